@@ -1,0 +1,1 @@
+"""Environments: making, adapting, normalising, snapshotting and filming them. NumPy and Gymnasium only."""

@@ -1,0 +1,229 @@
+"""Making environments: any Gymnasium id, one or many, native, in this process or in worker processes."""
+
+import ctypes.util
+import inspect
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from envs.errors import RllabError
+from envs.registry import ATARI, EnvironmentInfo, family_of, find_spec, list_environments
+from envs.simulators import quiet_mujoco
+from envs.snapshot import Snapshot
+
+__all__ = [
+    "EnvConfig",
+    "EnvironmentInfo",
+    "autoreset_mode",
+    "list_environments",
+    "make_single",
+    "make_vector",
+    "reset",
+]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, how many of it, and how they are stepped."""
+
+    id: str
+    """Gymnasium id, e.g. CartPole-v1, ALE/Pong-v5, or package:MyEnv-v0 to import a package first."""
+    num_envs: int = 8
+    """Environments stepped side by side."""
+    vectorization: Literal["auto", "native", "sync", "async"] = "auto"
+    """native: one call steps the whole batch; sync: one after another in this process; async: a process each;
+    auto: native where the environment offers it, else sync."""
+    autoreset: Literal["auto", "next_step", "same_step"] = "auto"
+    """When an ended episode starts anew: same_step at once, next_step with a step that ignores its action;
+    auto: same_step, or next_step where the environment is native."""
+    max_episode_steps: int | None = None
+    """Episodes are truncated after so many steps; None keeps the environment's own limit."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments for the environment's constructor."""
+
+
+def make_vector(config: EnvConfig, render_mode: str | None = None) -> VectorEnv[Any, Any, Any]:
+    """The vector environment of `config`.
+
+    Every single environment inside a sync or async one wears `envs.snapshot.Snapshot` outermost, so that
+    `envs.snapshot.capture` and `restore` work on whatever comes back.
+
+    Args:
+        config: what to make.
+        render_mode: Gymnasium's render mode, e.g. `rgb_array`.
+
+    Raises:
+        RllabError: the environment does not exist, is not installed, refuses its arguments, or cannot be
+            vectorised in the way asked for.
+    """
+    if config.num_envs < 1:
+        raise RllabError(f"num_envs must be at least 1, not {config.num_envs}.")
+    spec = find_spec(config.id)
+    if config.vectorization == "native":
+        return _make_native(config, spec, render_mode)
+    # Atari's native vector environment preprocesses frames by a protocol of its own: only on demand.
+    if config.vectorization == "auto" and spec.vector_entry_point is not None and family_of(spec) is not ATARI:
+        try:
+            return _make_native(config, spec, render_mode)
+        except RllabError:
+            pass  # Its package is missing, or it cannot do what the configuration asks: one by one it is.
+
+    autoreset = AutoresetMode.NEXT_STEP if config.autoreset == "next_step" else AutoresetMode.SAME_STEP
+    constructors: list[Callable[[], gymnasium.Env[Any, Any]]] = [
+        partial(_make_snapshotted, config, render_mode) for _ in range(config.num_envs)
+    ]
+    vectorizer = AsyncVectorEnv if config.vectorization == "async" else SyncVectorEnv
+    vector_env: VectorEnv[Any, Any, Any] = vectorizer(constructors, autoreset_mode=autoreset)
+    vector_env.spec = spec
+    return vector_env
+
+
+def make_single(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """One environment of `config` (whose `num_envs`, `vectorization` and `autoreset` play no part).
+
+    Raises:
+        RllabError: as `make_vector`.
+    """
+    spec = find_spec(config.id)
+    _check_time_limit(config)
+    _prepare_rendering(render_mode)
+    with _one_clear_sentence(config, spec):
+        return gymnasium.make(
+            spec,
+            max_episode_steps=config.max_episode_steps,
+            # The checker's advice is for people who write environments, and it slows every first step.
+            disable_env_checker=True,
+            **_constructor_arguments(config, render_mode),
+        )
+
+
+def reset(vector_env: VectorEnv[Any, Any, Any], seed: int | None) -> tuple[Any, dict[str, Any]]:
+    """Starts every environment and seeds all that is random: environments, action and observation spaces.
+
+    The environments' seeds are drawn from `seed`, since Gymnasium's own `seed + i` would make run 1's second
+    environment a copy of run 2's first.
+
+    Returns:
+        Observations `[N, *obs]` and Gymnasium's infos.
+    """
+    if seed is None:
+        return vector_env.reset()
+    streams = np.random.SeedSequence(seed).generate_state(vector_env.num_envs + 1)
+    environment_seeds, space_seed = [int(stream) for stream in streams[:-1]], int(streams[-1])
+    for space in (
+        vector_env.action_space,
+        vector_env.single_action_space,
+        vector_env.observation_space,
+        vector_env.single_observation_space,
+    ):
+        space.seed(space_seed)
+    if isinstance(vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+        return vector_env.reset(seed=environment_seeds)  # type: ignore[arg-type]
+    return vector_env.reset(seed=environment_seeds[0])
+
+
+def autoreset_mode(vector_env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """How `vector_env` starts ended episodes anew.
+
+    Raises:
+        RllabError: it does not say.
+    """
+    mode = vector_env.metadata.get("autoreset_mode")
+    if not isinstance(mode, AutoresetMode):
+        raise RllabError(
+            f"{type(vector_env.unwrapped).__name__} does not say how it resets ended episodes; "
+            "its metadata needs an `autoreset_mode`."
+        )
+    return mode
+
+
+def _make_snapshotted(config: EnvConfig, render_mode: str | None) -> gymnasium.Env[Any, Any]:
+    return Snapshot(make_single(config, render_mode))
+
+
+def _constructor_arguments(config: EnvConfig, render_mode: str | None) -> dict[str, Any]:
+    # An environment that cannot be drawn need not know the argument.
+    return config.env_kwargs if render_mode is None else {**config.env_kwargs, "render_mode": render_mode}
+
+
+def _make_native(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> VectorEnv[Any, Any, Any]:
+    if spec.vector_entry_point is None:
+        raise RllabError(f"'{config.id}' has no native vector environment: use sync or async vectorization.")
+    if config.autoreset == "same_step":
+        raise RllabError("Native vector environments reset on the next step: use next_step, or sync vectorization.")
+    _check_time_limit(config)
+    arguments = {"num_envs": config.num_envs, **spec.kwargs, **_constructor_arguments(config, render_mode)}
+    max_episode_steps = config.max_episode_steps or spec.max_episode_steps
+    if max_episode_steps is not None:
+        arguments["max_episode_steps"] = max_episode_steps
+    _prepare_rendering(render_mode)
+    with _one_clear_sentence(config, spec):
+        entry_point = spec.vector_entry_point
+        creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        vector_env: VectorEnv[Any, Any, Any] = creator(**arguments)
+    vector_env.spec = spec
+    if autoreset_mode(vector_env) is not AutoresetMode.NEXT_STEP:
+        vector_env.close()
+        raise RllabError(f"The native vector environment of '{config.id}' does not reset on the next step: use sync.")
+    return vector_env
+
+
+def _prepare_rendering(render_mode: str | None) -> None:
+    """Without a display, lets pygame and MuJoCo draw off screen, unless the user chose how already."""
+    has_display = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if render_mode is None or has_display:
+        return
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if "MUJOCO_GL" not in os.environ:
+        os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
+
+
+def _check_time_limit(config: EnvConfig) -> None:
+    if config.max_episode_steps is not None and config.max_episode_steps < 1:
+        raise RllabError(f"max_episode_steps must be at least 1, not {config.max_episode_steps}.")
+
+
+@contextmanager
+def _one_clear_sentence(config: EnvConfig, spec: EnvSpec) -> Iterator[None]:
+    """Turns what goes wrong while an environment is made into an `RllabError`, and keeps advice quiet."""
+    try:
+        with warnings.catch_warnings(), quiet_mujoco(needed=family_of(spec).package == "mujoco"):
+            warnings.filterwarnings("ignore", module="gymnasium")
+            yield
+    except RllabError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        family = family_of(spec)
+        if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled) and not family.installed:
+            raise RllabError(f"'{config.id}' needs {family.name}, which is not installed: {family.remedy}.") from error
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", reason)
+        if isinstance(error, TypeError) and unknown and unknown[1] == "render_mode":
+            raise RllabError(f"'{config.id}' cannot be drawn: it takes no 'render_mode'.") from error
+        if isinstance(error, TypeError) and unknown:
+            raise RllabError(f"'{config.id}' takes no argument '{unknown[1]}'{_known_arguments(spec)}.") from error
+        arguments = f" with {config.env_kwargs}" if config.env_kwargs else ""
+        raise RllabError(f"'{config.id}' could not be made{arguments}: {reason}.") from error
+
+
+def _known_arguments(spec: EnvSpec) -> str:
+    entry_point: Any = spec.entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    names = [
+        parameter.name
+        for parameter in inspect.signature(creator).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name != "render_mode"
+    ]
+    return f"; it takes {', '.join(names)}" if names else ""

@@ -1,0 +1,1 @@
+"""Learning from rewards: rollouts, policies, agents, the loop, and runs on disk."""

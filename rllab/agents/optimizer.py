@@ -1,0 +1,79 @@
+"""Adam over one flat tensor with gradient clipping, a learning-rate schedule, and a stop at anything not finite."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from envs.errors import RllabError
+from rllab.policies.policy import Policy
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+def schedule(kind: Schedule, remaining: float) -> float:
+    """The factor on a scheduled quantity when that share of training remains (1 at the start, towards 0)."""
+    if kind == "linear":
+        return remaining
+    if kind == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * remaining))
+    return 1.0
+
+
+def require_finite(loss: Tensor, gradient_norm: float) -> None:
+    """Raise RllabError, naming the source, unless a loss and the norm of its gradient are finite."""
+    if not math.isfinite(gradient_norm):
+        what = "gradient" if math.isfinite(float(loss)) else "loss"
+        raise RllabError(
+            f"the {what} is not finite (NaN or infinite), so training stopped before it could change the policy; "
+            "lower the learning rate, or look at the scale of the rewards"
+        )
+
+
+class Optimizer:
+    """Adam (Kingma & Ba 2015) on a part of a policy's flat buffer, as one fused kernel."""
+
+    def __init__(
+        self, policy: Policy, parameters: Tensor, *, learning_rate: float, epsilon: float, max_grad_norm: float
+    ) -> None:
+        """`parameters` is `policy.flat` or a leaf that shares its memory (`policy.critic_parameters()`)."""
+        self.policy, self.parameters = policy, parameters
+        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.adam = torch.optim.Adam([parameters], lr=learning_rate, eps=epsilon, fused=True)
+
+    def set_rate(self, kind: Schedule, remaining: float) -> float:
+        """Apply a schedule; the result is the learning rate in force."""
+        rate = self.learning_rate * schedule(kind, remaining)
+        self.adam.param_groups[0]["lr"] = rate
+        return rate
+
+    def step(self, loss: Tensor) -> float:
+        """One step down the loss's gradient, clipped to `max_grad_norm` (0: never); its norm before clipping.
+
+        Raises RllabError if the loss or the gradient is not finite; nothing has been changed then.
+        """
+        gradient = self.gradient(loss)
+        norm = float(torch.linalg.vector_norm(gradient))
+        require_finite(loss, norm)
+        if 0 < self.max_grad_norm < norm:
+            gradient.mul_(self.max_grad_norm / norm)
+        self.adam.step()
+        return norm
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """The loss's gradient with respect to `parameters`, in the flat gradient buffer."""
+        assert self.policy.flat.grad is not None and self.parameters.grad is not None
+        self.policy.flat.grad.zero_()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return self.parameters.grad
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adam's step count and moments."""
+        return dict(self.adam.state_dict()["state"].get(0, {}))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        complete = self.adam.state_dict()
+        complete["state"] = {0: state} if state else {}
+        self.adam.load_state_dict(complete)

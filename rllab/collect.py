@@ -1,0 +1,367 @@
+"""Collectors: where rollouts come from. `EnvCollector` steps vector environments with a policy."""
+
+import math
+from collections import deque
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.errors import RllabError
+from envs.make import autoreset_mode, reset
+from envs.snapshot import capture, restore
+from rllab.nested import Nested, leaves_of, map_nested
+from rllab.policies.actor_critic import ActorCritic
+from rllab.policies.policy import Policy
+from rllab.rollout import Batch, Rollout
+
+
+class Collector(Protocol):
+    """A source of rollouts, with its own complete state."""
+
+    num_rows: int
+    """N, the rows of each rollout."""
+
+    def collect(self, policy: Any) -> Rollout:
+        """The next rollout, acted by `policy`; what it needs of the policy is the collector's own affair."""
+
+    def recent(self) -> dict[str, float]:
+        """Means over recent episodes, for people: `return_mean`, `length_mean`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly as if never stopped."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Take over a state; the result says in sentences what could not be restored exactly."""
+
+    def close(self) -> None:
+        """Let environments and the like go."""
+
+
+class RecentEpisodes:
+    """Raw returns and lengths of the last 100 finished episodes."""
+
+    def __init__(self, window: int = 100) -> None:
+        self.returns: deque[float] = deque(maxlen=window)
+        self.lengths: deque[int] = deque(maxlen=window)
+
+    def add(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
+        """Take in episodes in the order they ended."""
+        self.returns.extend(returns.tolist())
+        self.lengths.extend(lengths.tolist())
+
+    def means(self) -> dict[str, float]:
+        """`return_mean` and `length_mean`; NaN before the first episode has ended."""
+        if not self.returns:
+            return {"return_mean": math.nan, "length_mean": math.nan}
+        return {
+            "return_mean": sum(self.returns) / len(self.returns),
+            "length_mean": sum(self.lengths) / len(self.lengths),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both windows."""
+        return {"returns": list(self.returns), "lengths": list(self.lengths)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.returns.extend(state["returns"])
+        self.lengths.extend(state["lengths"])
+
+
+class EnvCollector:
+    """Steps a vector environment, in either autoreset mode, with or without masks and recurrence.
+
+    While it acts it only writes into buffers. Everything that can be said of a whole rollout at once (episode
+    ends, which columns exist, log-probabilities and values over T + 1 observations) is said at its end,
+    in vector operations.
+    """
+
+    def __init__(
+        self, vector_env: VectorEnv[Any, Any, Any], policy: ActorCritic, rollout_steps: int, seed: int = 0
+    ) -> None:
+        self.env, self.family, self.steps = vector_env, policy.family, rollout_steps
+        self.num_rows = vector_env.num_envs
+        self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
+        self.mask_key = policy.layout.mask_key
+        self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))
+        self.recent_episodes = RecentEpisodes()
+        observations, infos = reset(vector_env, seed)
+        self._observations = _standard(observations)
+        self._mask = self._mask_of(observations, infos)
+        self._hidden = policy.initial_hidden(self.num_rows)
+        self._previous_done = np.zeros(self.num_rows, bool)
+        self._previous_start = np.ones(self.num_rows, bool)
+        """Whether the current observations begin an episode."""
+        self._running_return = np.zeros(self.num_rows)
+        self._running_length = np.zeros(self.num_rows, np.int64)
+
+    def collect(self, policy: ActorCritic) -> Rollout:
+        """Act for `rollout_steps` columns.
+
+        Raises RllabError if an observation or a reward is not finite, naming environment and step.
+        """
+        rows, steps = self.num_rows, self.steps
+        observations = map_nested(
+            lambda leaf: np.empty((rows, steps + 1, *leaf.shape[1:]), leaf.dtype), self._observations
+        )
+        columns = [map_nested(lambda leaf, t=t: leaf[:, t], observations) for t in range(steps + 1)]
+        _assign(columns[0], self._observations)
+        actions = np.empty((rows, steps, *self.family.shape), torch.empty(0, dtype=self.family.dtype).numpy().dtype)
+        rewards = np.empty((rows, steps))
+        terminated, truncated = np.empty((rows, steps), bool), np.empty((rows, steps), bool)
+        masks = None if self._mask is None else np.ones((rows, steps + 1, self._mask.shape[1]), bool)
+        hidden = first_hidden = self._hidden
+        finals: list[tuple[int, int, Nested, Tensor | None]] = []
+        noise = self.family.draw_noise(self.generator, (steps, rows))
+        start = self._previous_start
+
+        mask = self._mask
+        for t in range(steps):
+            if hidden is not None and start.any():
+                hidden = torch.where(torch.from_numpy(start).unsqueeze(1), 0.0, hidden)
+            if masks is not None:
+                masks[:, t] = mask
+            chosen, hidden = policy.act(columns[t], noise[t], hidden=hidden, action_mask=mask)
+            received, reward, ended, cut, infos = self.env.step(self.family.to_environment(chosen))
+            actions[:, t] = chosen
+            rewards[:, t] = reward
+            terminated[:, t] = ended
+            truncated[:, t] = cut
+            _assign(columns[t + 1], received)
+            if masks is not None or "action_mask" in infos:
+                mask = self._mask_of(received, infos)
+            if self.same_step:
+                if cut.any():
+                    finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended)]
+                start = ended | cut
+            elif hidden is not None:
+                # A column after an episode's end only resets: the one after it begins the new episode.
+                start = self._previous_done if t == 0 else terminated[:, t - 1] | truncated[:, t - 1]
+
+        self._observations = map_nested(np.copy, columns[steps])
+        self._hidden, self._mask = hidden, mask
+        if masks is not None:
+            masks[:, steps] = mask
+        return self._finish(
+            policy, observations, actions, rewards, terminated, truncated, masks, first_hidden, finals
+        )
+
+    def _finish(
+        self, policy: ActorCritic, observations: Nested, actions: NDArray[Any], rewards: NDArray[np.float64],
+        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], masks: NDArray[np.bool_] | None,
+        hidden: Tensor | None, finals: list[tuple[int, int, Nested, Tensor | None]],
+    ) -> Rollout:  # fmt: skip
+        """Everything about a rollout that is computed once it has been acted."""
+        steps = self.steps
+        done = terminated | truncated
+        valid, starts = self._columns(done)
+        self._require_finite(observations, rewards, valid)
+        returns, lengths = self._finished_episodes(rewards, done, valid)
+        self.recent_episodes.add(returns, lengths)
+
+        tensor = torch.from_numpy
+        tensors = map_nested(tensor, observations)
+        everything = Batch(
+            observations=tensors,
+            actions=tensor(np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)),
+            valid=torch.ones(starts.shape, dtype=torch.bool),
+            action_mask=None if masks is None else tensor(masks),
+            starts=tensor(starts) if policy.rows else None,
+            hidden=hidden,
+        )
+        log_probs, values = evaluate_rows(policy, everything)
+        next_values = values[:, 1:].clone()
+        if finals:
+            index, final_values = self._final_values(policy, finals)
+            next_values[index] = final_values
+
+        rewards32 = tensor(rewards.astype(np.float32))
+        return Rollout(
+            observations=map_nested(lambda leaf: leaf[:, :steps], tensors),
+            actions=tensor(actions),
+            rewards=rewards32,
+            terminated=tensor(terminated),
+            truncated=tensor(truncated),
+            valid=tensor(valid),
+            log_probs=log_probs[:, :steps],
+            values=values[:, :steps],
+            next_values=next_values,
+            environment_rewards=rewards32,
+            action_mask=None if masks is None else tensor(masks[:, :steps]),
+            starts=tensor(starts[:, :steps]) if policy.rows else None,
+            hidden=hidden,
+            episode_returns=returns,
+            episode_lengths=lengths,
+        ).to(policy.device)
+
+    def _columns(self, done: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which columns exist `[N, T]`, and which of the T + 1 observations begin an episode."""
+        after_done = np.concatenate([self._previous_done[:, None], done], axis=1)  # column t: done at t − 1
+        first = self._previous_start[:, None]
+        if self.same_step:
+            valid = np.ones(done.shape, bool)
+            starts = np.concatenate([first, done], axis=1)
+        else:
+            valid = ~after_done[:, :-1]
+            starts = np.concatenate([first, after_done[:, :-1]], axis=1)
+        self._previous_done, self._previous_start = done[:, -1].copy(), starts[:, -1].copy()
+        return valid, starts
+
+    def _finished_episodes(
+        self, rewards: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Raw returns and lengths of the episodes that ended, in time order."""
+        totals = np.cumsum(rewards * valid, axis=1) + self._running_return[:, None]
+        counts = np.cumsum(valid, axis=1) + self._running_length[:, None]
+        self._running_return, self._running_length = totals[:, -1].copy(), counts[:, -1].copy()
+        columns, rows = np.nonzero(done.T)
+        returns, lengths = np.empty(len(rows)), np.empty(len(rows), np.int64)
+        before_return, before_length = np.zeros(self.num_rows), np.zeros(self.num_rows, np.int64)
+        for i, (t, n) in enumerate(zip(columns, rows, strict=True)):
+            returns[i], lengths[i] = totals[n, t] - before_return[n], counts[n, t] - before_length[n]
+            before_return[n], before_length[n] = totals[n, t], counts[n, t]
+        self._running_return -= before_return
+        self._running_length -= before_length
+        return returns, lengths
+
+    def _final(self, infos: dict[str, Any], row: int, hidden: Tensor | None) -> tuple[Nested, Tensor | None]:
+        """The true last observation of a cut episode, and the recurrent state that led to it."""
+        return infos["final_obs"][row], None if hidden is None else hidden[row]
+
+    def _final_values(
+        self, policy: ActorCritic, finals: list[tuple[int, int, Nested, Tensor | None]]
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Values of all cut episodes' last observations in one pass, and where in the rollout they belong."""
+        rows, columns, observations, hidden = zip(*finals, strict=True)
+        column = (slice(None), None) if policy.rows else ()
+        stacked = map_nested(lambda *leaves: _standard(np.stack(leaves))[column], observations[0], *observations[1:])
+        batch = Batch(
+            observations=map_nested(torch.from_numpy, stacked),
+            actions=torch.empty(0),
+            valid=torch.ones((len(rows), 1) if policy.rows else len(rows), dtype=torch.bool),
+            starts=torch.zeros(len(rows), 1, dtype=torch.bool) if policy.rows else None,
+            hidden=torch.stack(hidden) if policy.rows else None,  # type: ignore[arg-type]
+        )
+        with torch.no_grad():
+            values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
+        return (torch.tensor(rows), torch.tensor(columns)), values
+
+    def _mask_of(self, observations: Nested, infos: dict[str, Any]) -> NDArray[np.bool_] | None:
+        """Legal actions bool `[N, A]`, from the observation's or the info's `action_mask`; None if there is none."""
+        if self.mask_key is not None:
+            return np.asarray(observations[self.mask_key]).reshape(self.num_rows, -1).astype(bool)
+        if "action_mask" not in infos or not self.family.maskable:
+            return None
+        mask = np.stack([np.asarray(row).reshape(-1) for row in infos["action_mask"]]).astype(bool)
+        mask[~np.asarray(infos.get("_action_mask", np.ones(self.num_rows, bool)))] = True
+        return mask
+
+    def _require_finite(
+        self, observations: Nested, rewards: NDArray[np.float64], valid: NDArray[np.bool_]
+    ) -> None:
+        for name, leaf in [("reward", rewards), *(("observation", leaf) for leaf in leaves_of(observations))]:
+            if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+                bad = ~np.isfinite(leaf).reshape(*leaf.shape[:2], -1).all(-1)
+                row, column = np.argwhere(bad)[0]
+                raise RllabError(
+                    f"environment {row} gave a {name} that is not finite (NaN or infinite) at step {column} of this "
+                    "rollout, so training stopped before learning from it; the last checkpoint is intact"
+                )
+
+    def recent(self) -> dict[str, float]:
+        """Mean raw return and length of the last 100 episodes."""
+        return self.recent_episodes.means()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Simulator states, the last observations, recurrent state, running totals and the random generator."""
+        return {
+            "environments": capture(self.env),
+            "generator": self.generator.bit_generator.state,
+            "observations": _named(self._observations),
+            "mask": self._mask,
+            "hidden": self._hidden,
+            "previous_done": self._previous_done,
+            "previous_start": self._previous_start,
+            "running_return": self._running_return,
+            "running_length": self._running_length,
+            "recent_episodes": self.recent_episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Take over what `state_dict` gave. Environments that cannot go on exactly begin a new episode."""
+        started_anew = restore(self.env, state["environments"])
+        self.generator.bit_generator.state = state["generator"]
+        self._observations = _unnamed(self._observations, state["observations"])
+        self._mask, self._hidden = state["mask"], state["hidden"]
+        self._previous_done = np.array(state["previous_done"])
+        self._previous_start = np.array(state["previous_start"])
+        self._running_return = np.array(state["running_return"])
+        self._running_length = np.array(state["running_length"])
+        self.recent_episodes.load_state_dict(state["recent_episodes"])
+        for row, observation in started_anew.items():
+            map_nested(lambda leaf, new, n=row: leaf.__setitem__(n, new), self._observations, observation)
+            self._previous_done[row], self._previous_start[row] = False, True
+            self._running_return[row] = self._running_length[row] = 0
+        if not started_anew:
+            return []
+        return [
+            f"{len(started_anew)} of {self.num_rows} environments could not be restored to the middle of their "
+            "episodes and began new ones, so this run no longer equals an uninterrupted one exactly"
+        ]
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
+
+def evaluate_rows(policy: Policy, batch: Batch, chunk: int = 16_384) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of a batch of rows, on the CPU, without building a graph.
+
+    Feed-forward policies are given at most `chunk` steps at a time, so that the activations of large networks fit.
+    """
+    with torch.no_grad():
+        if policy.rows:
+            evaluation = policy.evaluate(batch.to(policy.device))
+            return evaluation.log_prob.cpu(), evaluation.value.cpu()
+        shape = batch.valid.shape
+        steps = batch.flatten()
+        pieces = [
+            policy.evaluate(steps.select(slice(start, start + chunk)).to(policy.device))
+            for start in range(0, len(steps.valid), chunk)
+        ]
+        log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
+        return log_probs.view(shape).cpu(), values.view(shape).cpu()
+
+
+def _standard(observations: Nested) -> Nested:
+    """Observations as rollouts store them: floats in single precision, everything else as it comes."""
+
+    def convert(leaf: Any) -> NDArray[Any]:
+        array = np.asarray(leaf)
+        return array.astype(np.float32) if array.dtype == np.float64 else array.copy()
+
+    return map_nested(convert, observations)
+
+
+def _assign(destination: Nested, source: Nested) -> None:
+    if isinstance(destination, np.ndarray):
+        destination[...] = source
+    elif isinstance(destination, dict):
+        for key, leaf in destination.items():
+            _assign(leaf, source[key])
+    else:
+        for leaf, other in zip(destination, source, strict=True):
+            _assign(leaf, other)
+
+
+def _named(observations: Nested) -> dict[str, Any]:
+    return {str(index): leaf for index, leaf in enumerate(leaves_of(observations))}
+
+
+def _unnamed(like: Nested, named: dict[str, Any]) -> Nested:
+    leaves = iter(range(len(named)))
+    return map_nested(lambda _: np.array(named[str(next(leaves))]), like)

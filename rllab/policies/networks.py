@@ -1,0 +1,236 @@
+"""Networks: observation encoders, NatureCNN, recurrent cores and multilayer perceptrons, with their initialisation.
+
+Initialisation is orthogonal with zero biases (Huang et al. 2022, "The 37 implementation details of PPO", core
+detail 2): gain √2 for hidden layers, 0.01 for the policy's output, 1 for the value's.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from envs.errors import RllabError
+from envs.normalise import RunningMoments
+from rllab.nested import Nested
+
+SQRT_TWO = float(np.sqrt(2.0))
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def initialise(layer: nn.Module, gain: float) -> nn.Module:
+    """Orthogonal weights of that gain, zero bias."""
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight"):
+            nn.init.orthogonal_(parameter, gain)
+        else:
+            nn.init.zeros_(parameter)
+    return layer
+
+
+def mlp(sizes: Sequence[int], activation: str, output_gain: float) -> nn.Sequential:
+    """Linear layers of `sizes` (input first, output last) with the activation between them."""
+    layers: list[nn.Module] = []
+    for size_in, size_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [initialise(nn.Linear(size_in, size_out), SQRT_TWO), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, initialise(nn.Linear(sizes[-2], sizes[-1]), output_gain))
+
+
+class NatureCNN(nn.Module):
+    """The convolutional network of Mnih et al. 2015 ("Human-level control through deep RL", Methods): 512 features."""
+
+    size = 512
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            initialise(nn.Conv2d(channels, 32, 8, stride=4), SQRT_TWO), nn.ReLU(),
+            initialise(nn.Conv2d(32, 64, 4, stride=2), SQRT_TWO), nn.ReLU(),
+            initialise(nn.Conv2d(64, 64, 3, stride=1), SQRT_TWO), nn.ReLU(), nn.Flatten(),
+        )  # fmt: skip
+        with torch.no_grad():
+            flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
+        self.head = nn.Sequential(initialise(nn.Linear(flat, self.size), SQRT_TWO), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.head(self.convolutions(images))
+        return features
+
+
+class ObservationLayout:
+    """Which leaves of a (nested) observation are numbers, one-hot choices or images, and which is the action mask.
+
+    Raises RllabError for spaces that are none of these.
+    """
+
+    SMALLEST_IMAGE = 36
+    """Pixels a side below which NatureCNN's three strides leave nothing; smaller images are read as vectors."""
+
+    def __init__(self, space: gymnasium.Space) -> None:
+        self.numbers: list[tuple[tuple[str | int, ...], int]] = []
+        """(path, size) of the Box leaves, the ones that are normalised."""
+        self.choices: list[tuple[tuple[str | int, ...], tuple[int, ...], int]] = []
+        """(path, sizes, start) of the Discrete and MultiDiscrete leaves."""
+        self.images: list[tuple[tuple[str | int, ...], tuple[int, int, int], bool]] = []
+        """(path, (channels, height, width), channels last) of the image leaves."""
+        self.mask_key = (
+            "action_mask" if isinstance(space, gymnasium.spaces.Dict) and "action_mask" in space.spaces else None
+        )
+        self._visit(space, ())
+
+    def _visit(self, space: gymnasium.Space, path: tuple[str | int, ...]) -> None:
+        spaces = gymnasium.spaces
+        if isinstance(space, spaces.Dict):
+            for key, child in space.spaces.items():
+                if path or key != self.mask_key:
+                    self._visit(child, (*path, key))
+        elif isinstance(space, spaces.Tuple):
+            for index, child in enumerate(space.spaces):
+                self._visit(child, (*path, index))
+        elif isinstance(space, spaces.Discrete):
+            self.choices.append((path, (int(space.n),), int(space.start)))
+        elif isinstance(space, spaces.MultiDiscrete) and not np.any(space.start):
+            self.choices.append((path, tuple(int(n) for n in space.nvec.flatten()), 0))
+        elif isinstance(space, spaces.MultiBinary):
+            self.numbers.append((path, int(np.prod(space.shape))))
+        elif isinstance(space, spaces.Box) and self._is_image(space):
+            channels_last = space.shape[2] < space.shape[0]
+            channels, height, width = (space.shape[i] for i in ((2, 0, 1) if channels_last else (0, 1, 2)))
+            self.images.append((path, (channels, height, width), channels_last))
+        elif isinstance(space, spaces.Box):
+            self.numbers.append((path, int(np.prod(space.shape))))
+        else:
+            raise RllabError(
+                f"the agents cannot observe the space {space}: they handle Box, Discrete, MultiDiscrete, "
+                "MultiBinary, and Dict and Tuple of these; wrap the environment to give one of these"
+            )
+
+    def _is_image(self, space: gymnasium.spaces.Box) -> bool:
+        return space.dtype == np.uint8 and len(space.shape) == 3 and sorted(space.shape)[1] >= self.SMALLEST_IMAGE
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the observation is one vector of numbers and nothing else."""
+        return len(self.numbers) == 1 and not self.choices and not self.images and not self.numbers[0][0]
+
+    def flat_numbers(self, observations: Nested, leading: int) -> Tensor | None:
+        """All number leaves side by side, float32 `[..., F]`; None if there is none."""
+        leaves = [_leaf(observations, path).flatten(leading).float() for path, _ in self.numbers]
+        return torch.cat(leaves, dim=-1) if len(leaves) > 1 else (leaves[0] if leaves else None)
+
+
+def _leaf(observations: Nested, path: tuple[str | int, ...]) -> Tensor:
+    for key in path:
+        observations = observations[key]
+    leaf: Tensor = observations
+    return leaf
+
+
+class Encoder(nn.Module):
+    """Observations `[..., *obs]` to features `[..., size]`: numbers normalised, choices one-hot, images convolved."""
+
+    def __init__(self, layout: ObservationLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.convolutions = nn.ModuleList(NatureCNN(*shape) for _, shape, _ in layout.images)
+        self.size = (
+            sum(size for _, size in layout.numbers)
+            + sum(sum(sizes) for _, sizes, _ in layout.choices)
+            + NatureCNN.size * len(layout.images)
+        )
+
+    def forward(self, observations: Nested, leading: int, normaliser: "Normaliser | None") -> Tensor:
+        features: list[Tensor] = []
+        numbers = self.layout.flat_numbers(observations, leading)
+        if numbers is not None:
+            features.append(numbers if normaliser is None else normaliser(numbers))
+        for path, sizes, start in self.layout.choices:
+            chosen = (_leaf(observations, path).long() - start).flatten(leading)
+            chosen = chosen.unsqueeze(-1) if chosen.dim() == leading else chosen
+            features += [nn.functional.one_hot(chosen[..., i], n).float() for i, n in enumerate(sizes)]
+        for (path, _, channels_last), network in zip(self.layout.images, self.convolutions, strict=True):
+            images = _leaf(observations, path)
+            shape = images.shape[:leading]
+            images = images.flatten(0, leading - 1)
+            images = images.permute(0, 3, 1, 2) if channels_last else images
+            pixels = images.to(torch.float32, memory_format=torch.channels_last) / 255.0
+            features.append(network(pixels).unflatten(0, shape))
+        return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
+
+
+class Normaliser(nn.Module):
+    """Standardise by running moments and clip to ±10 (the 37 details, continuous-control details 6 and 7).
+
+    The moments are kept in float64; `shift` and `scale` are their float32 form, moved only by `adapt`.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        super().__init__()
+        self.clip, self.epsilon = clip, epsilon
+        self.moments = RunningMoments((size,))
+        self.register_buffer("shift", torch.zeros(size), persistent=False)
+        self.register_buffer("scale", torch.ones(size), persistent=False)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return ((numbers - self.shift) * self.scale).clamp(-self.clip, self.clip)
+
+    def adapt(self, numbers: Tensor, valid: Tensor) -> None:
+        """Take numbers `[..., F]` into the moments, those that exist."""
+        self.moments.update(numbers.cpu().numpy(), valid.cpu().numpy())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring `shift` and `scale` in line with the moments."""
+        self.shift.copy_(torch.from_numpy(self.moments.mean))
+        self.scale.copy_(torch.from_numpy(1.0 / np.sqrt(self.moments.variance + self.epsilon)))
+
+
+class RecurrentCore(nn.Module):
+    """An LSTM or GRU over rows whose state is reset wherever an episode begins. Its state is one tensor `[N, S]`."""
+
+    def __init__(self, kind: Literal["lstm", "gru"], input_size: int, size: int) -> None:
+        super().__init__()
+        self.kind, self.size = kind, size
+        self.state_size = 2 * size if kind == "lstm" else size
+        self.network = initialise((nn.LSTM if kind == "lstm" else nn.GRU)(input_size, size), 1.0)
+
+    def _run(self, inputs: Tensor | PackedSequence, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = state.unsqueeze(0)
+        parts = tuple(part.contiguous() for part in state.chunk(2, dim=-1)) if self.kind == "lstm" else state
+        outputs, last = self.network(inputs, parts)
+        return outputs, (torch.cat(last, dim=-1) if self.kind == "lstm" else last).squeeze(0)
+
+    def step(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: features `[N, F]` and state `[N, S]` to outputs `[N, size]` and the new state."""
+        outputs, state = self._run(features.unsqueeze(0), state)
+        return outputs.squeeze(0), state
+
+    def forward(self, features: Tensor, starts: Tensor, state: Tensor) -> Tensor:
+        """Whole rows in one pass: features `[N, T, F]`, starts `[N, T]`, state `[N, S]` to `[N, T, size]`.
+
+        Rows are cut into segments at `starts` and run as one packed sequence: nothing is padded, and the
+        recurrence takes as many steps as the longest segment.
+        """
+        rows, columns = starts.shape
+        begins = starts.clone()
+        begins[:, 0] = True
+        first = begins.flatten().nonzero().squeeze(-1)  # flat index of each segment's first step
+        lengths = torch.diff(first, append=first.new_tensor([rows * columns]))
+        lengths, order = lengths.sort(descending=True, stable=True)
+        first = first[order]
+        offsets = torch.arange(int(lengths[0]), device=first.device).unsqueeze(1)  # [L, 1]
+        inside = offsets < lengths  # [L, segments]
+        index = (first + offsets)[inside]  # packed order: time outermost, longest segments first
+        carried = (first % columns == 0) & ~starts.flatten()[first]
+        initial = torch.where(carried.unsqueeze(-1), state[first // columns], 0.0)
+        packed = PackedSequence(features.flatten(0, 1)[index], inside.sum(1).cpu())
+        outputs, _ = self._run(packed, initial)
+        inverse = torch.empty_like(index)
+        inverse[index] = torch.arange(len(index), device=index.device)
+        return outputs.data[inverse].unflatten(0, (rows, columns))

@@ -1,0 +1,160 @@
+"""Rollout: everything an agent learns from, one type for every source; and Batch, a piece of it.
+
+Rows are trajectories and columns are time, `[N, T]`: N environments or N responses, T steps or T tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rllab.nested import Nested, map_nested
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a policy evaluates and an agent's loss needs. The leading shape is `[B]` (steps) or `[B, T]` (rows).
+
+    Losses are means weighted by `valid`, so an agent never knows whether it was given steps or rows.
+    """
+
+    observations: Nested
+    """`[B, *obs]` or `[B, T, *obs]` (nested); for text `[B, P + T]` token ids."""
+    actions: Tensor
+    """`[..., *act]`, as sampled (Gaussian actions before clipping to the environment's bounds)."""
+    valid: Tensor
+    """Bool `[...]`: which steps exist. Autoreset rows, dead agents and padding do not."""
+    log_probs: Tensor | None = None
+    """`[...]`, under the policy that acted."""
+    values: Tensor | None = None
+    """`[...]`, the critic's values when the rollout was made."""
+    advantages: Tensor | None = None
+    returns: Tensor | None = None
+    parameters: Tensor | None = None
+    """`[..., D]`, the acting policy's distribution parameters, where an agent needs the exact KL divergence."""
+    action_mask: Tensor | None = None
+    """Bool `[..., A]`: legal actions (at least one in every step)."""
+    starts: Tensor | None = None
+    """Bool `[B, T]`: columns whose observation begins an episode (recurrent state is reset there)."""
+    hidden: Tensor | None = None
+    """`[B, S]`: recurrent state at the first column."""
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Flat weights of the steps in a mean: 1/count where a step exists, else 0."""
+        weights = self.valid.flatten().float()
+        return weights / weights.sum().clamp_min(1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of `values` `[...]` over the steps that exist; 0 if none does."""
+        return torch.dot(values.flatten(), self.weights)
+
+    def select(self, index: Tensor | slice) -> Self:
+        """The entries at `index` along the first dimension, of every field."""
+        chosen = {
+            field.name: map_nested(lambda leaf: leaf[index], value)
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return type(self)(**chosen)
+
+    def flatten(self) -> Self:
+        """Rows `[N, T, ...]` as independent steps `[N·T, ...]`; recurrent state has no meaning there."""
+        flat = {
+            field.name: map_nested(lambda leaf: leaf.flatten(0, 1), value)
+            for field in fields(self)
+            if field.name not in ("starts", "hidden") and (value := getattr(self, field.name)) is not None
+        }
+        return type(self)(**flat)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with every tensor on `device`."""
+        return type(self)(
+            **{
+                field.name: map_nested(lambda leaf: leaf.to(device), value)
+                for field in fields(self)
+                if (value := getattr(self, field.name)) is not None
+            }
+        )
+
+    def minibatches(self, size: int, generator: np.random.Generator) -> Iterator[Self]:
+        """One epoch: shuffle once, then contiguous slices of `size` entries of the first dimension.
+
+        The number of minibatches depends on the shape alone, never on `valid`, so processes that train
+        together always agree on it. One gather an epoch, then slices without a copy.
+        """
+        permutation = torch.from_numpy(generator.permutation(len(self.valid))).to(self.valid.device)
+        shuffled = self.select(permutation)
+        for start in range(0, len(self.valid), size):
+            yield shuffled.select(slice(start, start + size))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Trajectories `[N, T]` with what the acting policy thought of them."""
+
+    observations: Nested
+    """`[N, T, *obs]` (nested tensors); for text `[N, P + T]` token ids."""
+    actions: Tensor
+    """`[N, T, *act]`, as sampled."""
+    rewards: Tensor
+    """`[N, T]`, what the agent learns from: after relabelling and scaling."""
+    terminated: Tensor
+    """Bool `[N, T]`: the episode ended in a state without a future."""
+    truncated: Tensor
+    """Bool `[N, T]`: the episode was cut (time limit); its value goes on in `next_values`."""
+    valid: Tensor
+    """Bool `[N, T]`: which steps exist."""
+    log_probs: Tensor
+    """`[N, T]`, under the policy that acted."""
+    values: Tensor
+    """`[N, T]`, the critic's."""
+    next_values: Tensor
+    """`[N, T]`: the value of each step's true next observation, whatever the autoreset mode."""
+    environment_rewards: Tensor
+    """`[N, T]`: the environment's own rewards, for reporting."""
+    action_mask: Tensor | None = None
+    starts: Tensor | None = None
+    hidden: Tensor | None = None
+    """As in `Batch`."""
+    episode_returns: np.ndarray | None = None
+    episode_lengths: np.ndarray | None = None
+    """Raw returns and lengths of the episodes that ended in this rollout, in the order they ended."""
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps exist (columns that only reset an environment do not count)."""
+        return int(self.valid.sum())
+
+    def batch(self, **more: Any) -> Batch:
+        """The rows as a `Batch`, with what the agent computed (`advantages`, `returns`, …) added."""
+        return Batch(
+            observations=self.observations,
+            actions=self.actions,
+            valid=self.valid,
+            log_probs=self.log_probs,
+            values=self.values,
+            action_mask=self.action_mask,
+            starts=self.starts,
+            hidden=self.hidden,
+            **more,
+        )
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; how rewards are relabelled."""
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same rollout with every tensor on `device`."""
+        tensors = {
+            field.name: map_nested(lambda leaf: leaf.to(device), value)
+            for field in fields(self)
+            if field.name not in ("episode_returns", "episode_lengths")
+            and (value := getattr(self, field.name)) is not None
+        }
+        return replace(self, **tensors)
+
