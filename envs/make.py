@@ -158,7 +158,8 @@ def _constructor_arguments(config: EnvConfig, render_mode: str | None) -> dict[s
 
 
 def _make_native(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> VectorEnv[Any, Any, Any]:
-    if spec.vector_entry_point is None:
+    # Wrappers that the registration asks for can only go around single environments.
+    if spec.vector_entry_point is None or spec.additional_wrappers:
         raise RllabError(f"'{config.id}' has no native vector environment: use sync or async vectorization.")
     if config.autoreset == "same_step":
         raise RllabError("Native vector environments reset on the next step: use next_step, or sync vectorization.")

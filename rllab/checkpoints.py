@@ -88,9 +88,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in ascending order; damaged ones are not told apart."""
         names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(
-            {int(name) for name in (name.removeprefix(_REPLACED) for name in names) if name.isdigit()}
-        )
+        return sorted({int(name) for name in (name.removeprefix(_REPLACED) for name in names) if name.isdigit()})
 
     def latest(self) -> int | None:
         """The newest step that has a checkpoint."""
@@ -137,9 +135,7 @@ class Checkpoints:
                     stacklevel=2,
                 )
             return candidate, state
-        raise RllabError(
-            f"No checkpoint in {self.folder} can be read, so there is nothing to go on from: {damage[0]}"
-        )
+        raise RllabError(f"No checkpoint in {self.folder} can be read, so there is nothing to go on from: {damage[0]}")
 
     def _candidates(self, wanted: int) -> Iterator[int]:
         """`wanted`, then earlier steps, then later ones, each newest first."""
@@ -158,13 +154,10 @@ class Checkpoints:
                 raise RllabError(f"The checkpoint of step {step} is damaged: {path} is missing.")
             if (size := path.stat().st_size) != expected["size"]:
                 raise RllabError(
-                    f"The checkpoint of step {step} is damaged: {path} has {size} bytes in place of "
-                    f"{expected['size']}."
+                    f"The checkpoint of step {step} is damaged: {path} has {size} bytes in place of {expected['size']}."
                 )
             if sha256(path) != expected["sha256"]:
-                raise RllabError(
-                    f"The checkpoint of step {step} is damaged: the content of {path} has changed."
-                )
+                raise RllabError(f"The checkpoint of step {step} is damaged: the content of {path} has changed.")
         return load_state(folder)
 
     def _manifest(self, step: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from envs.errors import RllabError
 from envs.make import autoreset_mode, reset
 from envs.snapshot import capture, restore
+from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
 from rllab.policies.actor_critic import ActorCritic
 from rllab.policies.policy import Policy
@@ -86,12 +87,11 @@ class EnvCollector:
         self.env, self.family, self.steps = vector_env, policy.family, rollout_steps
         self.num_rows = vector_env.num_envs
         self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
-        self.mask_key = policy.layout.mask_key
         self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))
         self.recent_episodes = RecentEpisodes()
         observations, infos = reset(vector_env, seed)
         self._observations = _standard(observations)
-        self._mask = self._mask_of(observations, infos)
+        self._mask = action_masks(observations, infos, policy, self.num_rows)
         self._hidden = policy.initial_hidden(self.num_rows)
         self._previous_done = np.zeros(self.num_rows, bool)
         self._previous_start = np.ones(self.num_rows, bool)
@@ -132,8 +132,8 @@ class EnvCollector:
             terminated[:, t] = ended
             truncated[:, t] = cut
             _assign(columns[t + 1], received)
-            if masks is not None or "action_mask" in infos:
-                mask = self._mask_of(received, infos)
+            if masks is not None:
+                mask = action_masks(received, infos, policy, rows)
             if self.same_step:
                 if cut.any():
                     finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended)]
@@ -249,16 +249,6 @@ class EnvCollector:
         with torch.no_grad():
             values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
         return (torch.tensor(rows), torch.tensor(columns)), values
-
-    def _mask_of(self, observations: Nested, infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-        """Legal actions bool `[N, A]`, from the observation's or the info's `action_mask`; None if there is none."""
-        if self.mask_key is not None:
-            return np.asarray(observations[self.mask_key]).reshape(self.num_rows, -1).astype(bool)
-        if "action_mask" not in infos or not self.family.maskable:
-            return None
-        mask = np.stack([np.asarray(row).reshape(-1) for row in infos["action_mask"]]).astype(bool)
-        mask[~np.asarray(infos.get("_action_mask", np.ones(self.num_rows, bool)))] = True
-        return mask
 
     def _require_finite(
         self, observations: Nested, rewards: NDArray[np.float64], valid: NDArray[np.bool_]

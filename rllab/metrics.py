@@ -38,9 +38,7 @@ class MetricsWriter:
     Raises RllabError, here and in every method, when the disk is full or not writable.
     """
 
-    def __init__(
-        self, run_path: Path | str, resume_steps: int | None = None, tensorboard: bool = True
-    ) -> None:
+    def __init__(self, run_path: Path | str, resume_steps: int | None = None, tensorboard: bool = True) -> None:
         self._path = Path(run_path) / METRICS_FILE
         with explained_write_errors(self._path):
             if resume_steps is not None and self._path.exists():
@@ -115,9 +113,7 @@ class EventFile:
         """Write all numbers of a row as one record."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = [
-            Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "steps"
-        ]
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "steps"]
         self._write_summary(Summary(value=values), steps)
 
     def add_histograms(self, histograms: Mapping[str, npt.NDArray[Any]], steps: int) -> None:
@@ -179,9 +175,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise RllabError(
-            f"{path} cannot be read ({error.strerror}); has the run written any row yet?"
-        ) from error
+        raise RllabError(f"{path} cannot be read ({error.strerror}); has the run written any row yet?") from error
     rows = []
     # What follows the last newline is empty or cut short.
     for number, line in enumerate(lines[:-1], start=1):
@@ -189,9 +183,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             row = json.loads(line)
             rows.append({name: math.nan if value is None else value for name, value in row.items()})
         except (ValueError, AttributeError) as error:
-            raise RllabError(
-                f"Line {number} of {path} is damaged; remove that line to read the others."
-            ) from error
+            raise RllabError(f"Line {number} of {path} is damaged; remove that line to read the others.") from error
     return rows
 
 

@@ -100,9 +100,7 @@ def plot_run(metrics: Rows, output: Path | str, title: str = "") -> Path:
         panel.plot(positions, values, color=PALETTE[0], linewidth=1.6, label="training")
         positions, values = series(metrics, "steps", f"evaluation/{name}")
         if len(positions):
-            panel.plot(
-                positions, values, "o-", color=PALETTE[1], linewidth=1.0, markersize=4, label="evaluation"
-            )
+            panel.plot(positions, values, "o-", color=PALETTE[1], linewidth=1.0, markersize=4, label="evaluation")
             panel.legend(fontsize=9, frameon=False)
         panel.set_title(_name(name), fontsize=11)
         panel.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
@@ -134,9 +132,7 @@ def _draw_group(
     if len(runs) > 1:
         panel.fill_between(curve.grid / x_unit, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-    panel.plot(
-        curve.grid / x_unit, curve.centre, style, color=color, linewidth=2.2, label=f"{label} ({seeds})"
-    )
+    panel.plot(curve.grid / x_unit, curve.centre, style, color=color, linewidth=2.2, label=f"{label} ({seeds})")
 
 
 def _panel_names(metrics: Rows) -> list[str]:
@@ -145,9 +141,7 @@ def _panel_names(metrics: Rows) -> list[str]:
     # An evaluation shares the panel of the training number it is to be seen beside.
     own = [name for name in names if name == (base := name.removeprefix("evaluation/")) or base not in names]
     drawable = [name for name in own if len(series(metrics, "steps", name)[0])]
-    return sorted(
-        drawable, key=lambda name: _FIRST_PANELS.index(name) if name in _FIRST_PANELS else len(names)
-    )
+    return sorted(drawable, key=lambda name: _FIRST_PANELS.index(name) if name in _FIRST_PANELS else len(names))
 
 
 def _longest(groups: Mapping[str, Sequence[Rows]], x: str) -> float:
@@ -199,9 +193,7 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 def _name(column: str) -> str:
     """A column's name for people: `losses/value_loss` as "Value loss"."""
     words = column.rpartition("/")[2].replace("_", " ").replace("kl", "KL")
-    return {"return mean": "Return", "length mean": "Episode length"}.get(
-        words, words[:1].upper() + words[1:]
-    )
+    return {"return mean": "Return", "length mean": "Episode length"}.get(words, words[:1].upper() + words[1:])
 
 
 def _rounded(value: float) -> float:

@@ -46,9 +46,7 @@ class Run:
     A run that may write holds a lock until `close`, or until its process ends in any way.
     """
 
-    def __init__(
-        self, path: Path, config: dict[str, Any], provenance: dict[str, Any], lock: FileLock | None
-    ) -> None:
+    def __init__(self, path: Path, config: dict[str, Any], provenance: dict[str, Any], lock: FileLock | None) -> None:
         self.path = path
         self.config = config
         self.provenance = provenance
@@ -95,15 +93,10 @@ class Run:
         path = Path(folder)
         if not is_run(path):
             raise RllabError(f"{path} is not a run{_hint(path)}.")
-        try:
-            document = json.loads((path / CONFIG_FILE).read_bytes())
-            provenance = document.pop(_PROVENANCE)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise RllabError(
-                f"{path / CONFIG_FILE} is damaged ({error}); restore it, or start a new run."
-            ) from error
+        config = _read_config(path)
+        provenance = config.pop(_PROVENANCE)
         with explained_write_errors(path):
-            return cls(path, document, provenance, _acquire_lock(path) if lock else None)
+            return cls(path, config, provenance, _acquire_lock(path) if lock else None)
 
     @property
     def videos(self) -> Path:
@@ -163,6 +156,17 @@ def default_folder(env_id: str, agent: str, seed: int) -> Path:
     return candidate
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """The content of `config.json`, provenance included."""
+    try:
+        document = json.loads((path / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise RllabError(f"{path / CONFIG_FILE} is damaged ({error}); restore it, or start a new run.") from error
+    if not isinstance(document, dict) or not isinstance(document.get(_PROVENANCE), dict):
+        raise RllabError(f"{path / CONFIG_FILE} was not written by rllab, or is damaged; choose another folder.")
+    return document
+
+
 def _refuse_occupied(path: Path, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise RllabError(f"{path} is a file; choose another folder with `--out`.")
@@ -172,10 +176,9 @@ def _refuse_occupied(path: Path, overwrite: bool) -> None:
                 f"{path} already holds a run; go on with it by `rllab resume {path}`, or choose another "
                 "folder with `--out`."
             )
+        _read_config(path)  # other programs have a config.json too: their files are not ours to delete
     elif path.is_dir() and any(file.name != _LOCK_FILE for file in path.iterdir()):
-        raise RllabError(
-            f"{path} already holds files that are not a run; choose another folder with `--out`."
-        )
+        raise RllabError(f"{path} already holds files that are not a run; choose another folder with `--out`.")
 
 
 def _delete_run_files(path: Path) -> None:
@@ -193,9 +196,7 @@ def _acquire_lock(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RllabError(
-            f"{path} is in use by another process; wait until that one ends, or stop it first."
-        ) from error
+        raise RllabError(f"{path} is in use by another process; wait until that one ends, or stop it first.") from error
     return lock
 
 
@@ -221,9 +222,7 @@ def _hint(path: Path) -> str:
         return f" (it has no {CONFIG_FILE})"
     siblings = {child.name: child for child in _children(path.parent)}
     if close := difflib.get_close_matches(path.name, siblings, n=3):
-        return (
-            f": there is no such folder; did you mean {' or '.join(str(siblings[name]) for name in close)}?"
-        )
+        return f": there is no such folder; did you mean {' or '.join(str(siblings[name]) for name in close)}?"
     return ": there is no such folder"
 
 

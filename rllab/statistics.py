@@ -57,9 +57,7 @@ def bootstrap_interval(
     """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim not in (1, 2) or array.size == 0:
-        raise ValueError(
-            f"scores must be [seeds] or [seeds, tasks] and not empty, but their shape is {array.shape}"
-        )
+        raise ValueError(f"scores must be [seeds] or [seeds, tasks] and not empty, but their shape is {array.shape}")
     array = array.reshape(len(array), -1)
     seeds, tasks = array.shape
     draws = np.random.default_rng(generator).integers(seeds, size=(resamples, seeds, tasks))
@@ -95,14 +93,10 @@ def summarise(returns: npt.ArrayLike) -> Summary:
     """
     array = np.asarray(returns, dtype=np.float64).reshape(-1)
     interval = bootstrap_interval(array)
-    return Summary(
-        mean=float(array.mean()), std=float(array.std()), iqm=float(iqm(array)), ci95=list(interval)
-    )
+    return Summary(mean=float(array.mean()), std=float(array.std()), iqm=float(iqm(array)), ci95=list(interval))
 
 
-def explained_variance(
-    values: npt.ArrayLike, returns: npt.ArrayLike, valid: npt.ArrayLike | None = None
-) -> float:
+def explained_variance(values: npt.ArrayLike, returns: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float:
     """How much of the returns' variance the values predict: 1 − Var(returns − values) / Var(returns).
 
     1 is a perfect critic, 0 one that knows only the mean, below 0 worse than that. All three arguments have
@@ -141,9 +135,7 @@ class LearningCurve(NamedTuple):
     """The high end of its bootstrap interval."""
 
 
-def series(
-    rows: Sequence[Mapping[str, float]], x: str, y: str, smoothing_steps: float = 0.0
-) -> tuple[Floats, Floats]:
+def series(rows: Sequence[Mapping[str, float]], x: str, y: str, smoothing_steps: float = 0.0) -> tuple[Floats, Floats]:
     """Two columns of a run's metrics, from the rows where both are finite, `x` ascending.
 
     `y` is averaged over the last `smoothing_steps` environment steps, whichever column `x` is.

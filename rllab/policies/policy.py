@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from envs.normalise import RewardScaling
 from rllab.policies.distributions import Distribution
 from rllab.rollout import Batch, Rollout
 
@@ -38,6 +39,8 @@ class Policy(ABC):
     """
 
     rows = False
+    reward_scaling: RewardScaling | None = None
+    """Running scale of the rewards it was trained on, if they were scaled; evaluation never uses it."""
 
     def __init__(self, module: nn.Module, critic: list[nn.Parameter], device: torch.device | str = "cpu") -> None:
         """Lay out `module`'s parameters flat, the `critic`'s (on which no action depends) last."""
@@ -121,11 +124,16 @@ class Policy(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Weights by name, and whatever statistics belong to the policy."""
-        return {"weights": dict(self.module.state_dict())}
+        state: dict[str, Any] = {"weights": dict(self.module.state_dict())}
+        if self.reward_scaling is not None:
+            state["reward_scaling"] = self.reward_scaling.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; weights are copied into the flat buffer."""
         self.module.load_state_dict(state["weights"])
+        if self.reward_scaling is not None:
+            self.reward_scaling.load_state_dict(state["reward_scaling"])
 
 
 @contextmanager

@@ -39,6 +39,12 @@ def test_autoreset_is_same_step_where_the_environment_allows_it():
     assert autoreset_mode(make("Pendulum-v1")) is AutoresetMode.SAME_STEP
 
 
+def test_auto_leaves_ataris_native_environment_which_preprocesses_by_a_protocol_of_its_own():
+    env = make("ALE/Pong-v5")
+    assert isinstance(env, SyncVectorEnv)
+    assert env.single_observation_space.shape == (210, 160, 3)
+
+
 def test_same_step_autoreset_makes_auto_leave_the_native_environment():
     assert isinstance(make("CartPole-v1", autoreset="same_step"), SyncVectorEnv)
 

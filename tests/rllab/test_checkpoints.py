@@ -46,7 +46,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "arrays truncated": lambda folder: truncate(folder / "arrays.safetensors"),
     "arrays changed": lambda folder: flip_a_bit(folder / "arrays.safetensors"),
     "arrays missing": lambda folder: (folder / "arrays.safetensors").unlink(),
@@ -128,7 +128,7 @@ def test_an_empty_folder_has_nothing_to_load(tmp_path: Path) -> None:
     assert (checkpoints.steps(), checkpoints.latest(), checkpoints.best()) == ([], None, None)
     for wanted in ("latest", "best"):
         with pytest.raises(RllabError, match="No checkpoint"):
-            checkpoints.load(wanted)  # type: ignore[arg-type]
+            checkpoints.load(wanted)
 
 
 def test_without_a_best_one_the_latest_is_suggested(tmp_path: Path) -> None:
@@ -137,14 +137,12 @@ def test_without_a_best_one_the_latest_is_suggested(tmp_path: Path) -> None:
 
 
 def test_an_absent_step_is_refused_with_those_that_exist(tmp_path: Path) -> None:
-    with pytest.raises(RllabError, match="step 3 .*: 1, 2"):
+    with pytest.raises(RllabError, match=r"step 3 .*: 1, 2"):
         saved(tmp_path, 1, 2).load(3)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     checkpoints = saved(tmp_path, 1, 2, 3)
     damage(checkpoints.folder / "3")
     with pytest.warns(CheckpointWarning, match=r"step 3 is damaged.*Step 2 is used"):
@@ -231,7 +229,7 @@ def test_a_process_killed_anywhere_while_saving_loses_nothing(tmp_path: Path, re
         assert 2 in checkpoints.steps()
         # The next save tidies up.
         checkpoints.save(4, state(4))
-        assert not [path for path in checkpoints.folder.rglob(".*")]
+        assert not list(checkpoints.folder.rglob(".*"))
         assert_loads(checkpoints, 2, 2)
         assert_loads(checkpoints, "latest", 4)
     assert survived

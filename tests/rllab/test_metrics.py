@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_numbers_that_are_not_finite_are_null_in_json_and_nan_when_read(tmp_path
 
 
 def test_scalars_of_numpy_and_torch_are_numbers(tmp_path: Path) -> None:
-    row = {"steps": np.int64(2**40), "a": np.float32(0.5), "b": torch.tensor(0.25), "c": 1e300}
+    row: dict[str, Any] = {"steps": np.int64(2**40), "a": np.float32(0.5), "b": torch.tensor(0.25), "c": 1e300}
     with MetricsWriter(tmp_path) as writer:
         writer.write(row)
     (read,) = read_metrics(tmp_path / "metrics.jsonl")

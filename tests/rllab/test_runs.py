@@ -55,9 +55,17 @@ def test_a_run_is_not_made_over_another(tmp_path: Path) -> None:
 def test_a_run_is_not_made_among_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(RllabError, match="not a run.*--out"):
+        with pytest.raises(RllabError, match=r"not a run.*--out"):
             Run.create(tmp_path, CONFIG, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_files_of_another_program_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RllabError, match="not written by rllab"):
+        Run.create(tmp_path, CONFIG, overwrite=True)
+    assert (tmp_path / "checkpoints").is_dir()
 
 
 def test_a_run_is_not_made_in_place_of_a_file(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""Evaluation: separate environments, frozen normalisers, raw rewards, seeded anew each time."""
+
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from envs.errors import RllabError
+from envs.make import EnvConfig, autoreset_mode, make_vector, reset
+from rllab.masks import action_masks
+from rllab.policies.actor_critic import ActorCritic
+from rllab.statistics import Summary, summarise
+
+MOST_ENVIRONMENTS = 8
+"""Side by side in an evaluation."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Raw returns and lengths `[episodes]`."""
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns."""
+        return float(self.returns.std())
+
+    @property
+    def length_mean(self) -> float:
+        """Mean length in steps."""
+        return float(self.lengths.mean())
+
+    def summary(self) -> Summary:
+        """Mean, standard deviation, interquartile mean and its 95 % bootstrap interval."""
+        return summarise(self.returns)
+
+
+class Evaluator:
+    """Plays episodes with a policy in environments of its own; the same seed gives the same episodes every time."""
+
+    def __init__(self, env: EnvConfig, episodes: int = 10, *, seed: int = 0, deterministic: bool = True) -> None:
+        """Make the environments.
+
+        Args:
+            env: which environment.
+            episodes: how many; each environment plays its share, so that short episodes are not favoured.
+            seed: of the episodes, and of the actions if they are sampled.
+            deterministic: act by the distribution's mode.
+        """
+        if episodes < 1:
+            raise RllabError(f"an evaluation needs at least 1 episode, not {episodes}")
+        self.episodes, self.seed, self.deterministic = episodes, seed, deterministic
+        self.env = make_vector(replace(env, num_envs=min(episodes, MOST_ENVIRONMENTS)))
+        self.skips_resets = autoreset_mode(self.env) is AutoresetMode.NEXT_STEP
+
+    def __call__(self, policy: ActorCritic) -> EvaluationResult:
+        """Play the episodes."""
+        count = self.env.num_envs
+        share = np.array([(self.episodes + i) // count for i in range(count)])
+        played = np.zeros(count, int)
+        returns: list[float] = []
+        lengths: list[int] = []
+        running_return, running_length = np.zeros(count), np.zeros(count, int)
+        generator = np.random.default_rng(self.seed)
+        observations, infos = reset(self.env, self.seed)
+        hidden, starts, resetting = policy.initial_hidden(count), np.ones(count, bool), np.zeros(count, bool)
+        while (played < share).any():
+            if hidden is not None:
+                hidden = torch.where(torch.from_numpy(starts).unsqueeze(1), 0.0, hidden)
+            noise = None if self.deterministic else policy.family.draw_noise(generator, (count,))
+            mask = action_masks(observations, infos, policy, count)
+            actions, hidden = policy.act(observations, noise, hidden=hidden, action_mask=mask)
+            observations, rewards, terminated, truncated, infos = self.env.step(policy.family.to_environment(actions))
+            running_return += np.where(resetting, 0.0, rewards)
+            running_length += ~resetting
+            done = (terminated | truncated) & ~resetting
+            starts = resetting if self.skips_resets else done
+            for n in np.flatnonzero(done):
+                if played[n] < share[n]:
+                    returns.append(float(running_return[n]))
+                    lengths.append(int(running_length[n]))
+                    played[n] += 1
+                running_return[n], running_length[n] = 0.0, 0
+            if self.skips_resets:
+                resetting = done
+        return EvaluationResult(np.array(returns), np.array(lengths))
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def film(policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int = 1000) -> list[Any]:
+    """Frames of one episode played by the distribution's mode."""
+    from envs.render import record_episode
+
+    hidden = policy.initial_hidden(1)
+
+    def play(observations: Any) -> Any:
+        nonlocal hidden
+        mask = action_masks(observations, {}, policy, 1)
+        actions, hidden = policy.act(observations, None, hidden=hidden, action_mask=mask)
+        return policy.family.to_environment(actions)
+
+    return list(record_episode(env, play, max_steps=max_steps, seed=seed))

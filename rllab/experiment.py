@@ -1,0 +1,236 @@
+"""From a configuration to a training, a run on disk, and back: train, resume, load, evaluate."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.errors import RllabError
+from envs.make import make_vector
+from envs.render import gif_bytes
+from rllab.agents import AGENTS
+from rllab.callbacks import Callback
+from rllab.checkpoints import CheckpointWarning
+from rllab.collect import EnvCollector
+from rllab.config import TrainConfig, configure
+from rllab.evaluate import EvaluationResult, Evaluator, film
+from rllab.policies import ActorCritic
+from rllab.runs import Run, default_folder
+from rllab.train import Interrupted, Training
+
+EVALUATION_SEED = 0x5EED
+"""Added to the run's seed, so that evaluation plays other episodes than training does."""
+VIDEO_FRAMES = 300
+"""Longest video that goes into TensorBoard."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What `train` and `resume` give back."""
+
+    path: Path
+    """The run's folder."""
+    config: TrainConfig
+    policy: ActorCritic
+    """As it was when training ended."""
+    steps: int
+    stop_reason: str | None
+    """Why training ended before its configured steps, if it did."""
+    evaluation: EvaluationResult | None
+    """The last one during training."""
+
+
+def train(
+    agent: str | TrainConfig,
+    env: str | None = None,
+    *,
+    out: Path | str | None = None,
+    callbacks: Sequence[Callback] = (),
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> TrainedRun:
+    """Train an agent on a Gymnasium environment, leaving a run folder.
+
+    Args:
+        agent: reinforce, ppo or trpo; or a complete configuration (then without `env` and settings).
+        env: a Gymnasium id.
+        out: the run's folder; by default a new one under `runs/`.
+        callbacks: see `rllab.callbacks`.
+        overwrite: replace a run that lies in `out`.
+        quiet: no progress line.
+        settings: any field of the configuration by its own name, e.g. `steps=50_000`, `learning_rate=1e-3`.
+
+    Raises:
+        RllabError: bad input, in one sentence.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
+    """
+    if isinstance(agent, TrainConfig):
+        config = agent
+    elif env is None:
+        raise RllabError("train needs an environment's id, such as train('ppo', 'CartPole-v1')")
+    else:
+        config = configure(agent, env, settings)
+    folder = default_folder(config.env.id, config.agent_name, config.seed) if out is None else Path(out)
+    with Workshop(config) as workshop:
+        # The folder is made last: input that cannot work leaves nothing behind.
+        workshop.check()
+        with Run.create(folder, config.to_json(), overwrite) as run:
+            training = workshop.training(run, callbacks, quiet)
+            training.save()
+            return _finish(training, config, workshop)
+
+
+def resume(
+    path: Path | str, *, steps: int | None = None, callbacks: Sequence[Callback] = (), quiet: bool = False
+) -> TrainedRun:
+    """Go on with an interrupted run from its latest good checkpoint.
+
+    On the CPU the run then continues bit for bit as if it had never stopped, where the environment allows it
+    (what it does not allow is said in a warning).
+
+    Args:
+        path: the run's folder.
+        steps: a new number of steps to train for in all; schedules are then relative to it.
+        callbacks: those that the run was started with, in the same order.
+        quiet: no progress line.
+
+    Raises:
+        RllabError: no run, no good checkpoint, or the run is in use.
+    """
+    with Run.open(path, lock=True) as run:
+        config = TrainConfig.from_json(run.config)
+        if steps is not None:
+            config = replace(config, loop=replace(config.loop, steps=steps))
+        with Workshop(config) as workshop:
+            training = workshop.training(run, callbacks, quiet)
+            _, state = run.checkpoints.load("latest")
+            for sentence in training.load_state_dict(state):
+                warnings.warn(sentence, ResumeWarning, stacklevel=2)
+            return _finish(training, config, workshop)
+
+
+def load(path: Path | str, checkpoint: int | str = "best") -> ActorCritic:
+    """The policy of a run, ready to act, frozen as it was saved.
+
+    Args:
+        path: the run's folder.
+        checkpoint: `best` (by evaluation; the latest if none took place), `latest`, or a step.
+
+    Raises:
+        RllabError: no run, or no good checkpoint.
+    """
+    return load_with_config(path, checkpoint)[0]
+
+
+def load_with_config(path: Path | str, checkpoint: int | str = "best") -> tuple[ActorCritic, TrainConfig, int]:
+    """As `load`, with the run's configuration and the checkpoint's step."""
+    run = Run.open(path)
+    config = TrainConfig.from_json(run.config)
+    if checkpoint == "best" and run.checkpoints.best() is None:
+        checkpoint = "latest"
+    step, state = run.checkpoints.load(checkpoint)  # type: ignore[arg-type]
+    vector_env = make_vector(replace(config.env, num_envs=1, vectorization="sync"))
+    policy = ActorCritic(
+        vector_env.single_observation_space, vector_env.single_action_space, config.policy, seed=config.seed
+    )
+    vector_env.close()
+    policy.load_state_dict(state["policy"])
+    return policy, config, step
+
+
+def evaluate(
+    run: TrainedRun | Path | str, *, episodes: int = 10, seed: int = 0, deterministic: bool = True,
+    checkpoint: int | str = "best",
+) -> EvaluationResult:  # fmt: skip
+    """Play a run's policy in fresh environments; returns and lengths are the environment's own.
+
+    Args:
+        run: what `train` gave, or a run's folder.
+        episodes: how many.
+        seed: of the episodes.
+        deterministic: act by the mode rather than by sampling.
+        checkpoint: as in `load`.
+    """
+    path = run.path if isinstance(run, TrainedRun) else run
+    policy, config, _ = load_with_config(path, checkpoint)
+    with Evaluator(config.env, episodes, seed=seed, deterministic=deterministic) as evaluator:
+        return evaluator(policy)
+
+
+class ResumeWarning(UserWarning):
+    """A resumed run cannot equal the uninterrupted one exactly."""
+
+
+class Workshop:
+    """The live parts that a configuration asks for, and their closing."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Make environments, policy and agent."""
+        self.config = config
+        device = _device(config.device)
+        self.vector_env = make_vector(config.env)
+        space, actions = self.vector_env.single_observation_space, self.vector_env.single_action_space
+        self.policy = ActorCritic(space, actions, config.policy, seed=config.seed, device=device)
+        self.agent = AGENTS[config.agent_name](self.policy, config.agent, config.seed)  # type: ignore[arg-type]
+        self.evaluator: Evaluator | None = None
+
+    def check(self) -> None:
+        """Raise RllabError if the agent cannot cut this many environments' rollouts into its minibatches."""
+        self.config.agent.check(self.config.env.num_envs, self.policy.rows)
+
+    def training(self, run: Run | None, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Training:
+        """The training loop over these parts."""
+        config = self.config
+        collector = EnvCollector(self.vector_env, self.policy, config.agent.rollout_steps, config.seed)
+        if config.loop.evaluation_every:
+            seed = config.seed + EVALUATION_SEED
+            self.evaluator = Evaluator(config.env, config.loop.evaluation_episodes, seed=seed)
+        return Training(
+            collector, self.policy, self.agent, config.loop, run=run, evaluate=self.evaluator, film=self._film,
+            callbacks=callbacks, quiet=quiet,
+        )  # fmt: skip
+
+    def _film(self, policy: Any) -> bytes:
+        return gif_bytes(film(policy, self.config.env, seed=EVALUATION_SEED, max_steps=VIDEO_FRAMES))
+
+    def __enter__(self) -> "Workshop":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.vector_env.close()
+        if self.evaluator is not None:
+            self.evaluator.close()
+
+
+def _finish(training: Training, config: TrainConfig, workshop: Workshop) -> TrainedRun:
+    # Small networks are slower on several threads, and far slower beside a busy process.
+    threads = torch.get_num_threads()
+    if not workshop.policy.layout.images and not workshop.policy.rows:
+        torch.set_num_threads(1)
+    try:
+        training.run()
+    finally:
+        torch.set_num_threads(threads)
+    assert training.run_folder is not None
+    return TrainedRun(
+        training.run_folder.path, config, workshop.policy, training.steps, training.stop_reason, training.evaluation
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RllabError(f"the device '{name}' cannot be used here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+__all__ = [
+    "CheckpointWarning", "Interrupted", "ResumeWarning", "TrainedRun", "Workshop", "evaluate", "load",
+    "load_with_config", "resume", "train",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Tuned hyper-parameters per agent and environment, as data."""

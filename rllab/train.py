@@ -1,0 +1,295 @@
+"""The one training loop: collect, relabel, update, log, evaluate, save.
+
+Whatever is trained, from rewards or from preferences, on environments or on text, goes round here. What differs is
+what is put in: a collector in front, perhaps a reward model in the middle, callbacks beside it.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from envs.errors import RllabError
+from envs.normalise import RewardScaling
+from rllab.agents.agent import Agent, Metrics
+from rllab.callbacks import Callback
+from rllab.collect import Collector
+from rllab.evaluate import EvaluationResult
+from rllab.metrics import MetricsWriter
+from rllab.policies.policy import Policy
+from rllab.progress import Progress
+from rllab.rollout import Rollout
+from rllab.runs import Run
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long training goes on, and what happens beside it."""
+
+    steps: int = 100_000
+    """Environment steps to train for."""
+    evaluation_every: int = 50_000
+    """Steps between evaluations in separate environments; 0 turns them off."""
+    evaluation_episodes: int = 10
+    """Episodes of an evaluation."""
+    checkpoint_every: int = 50_000
+    """Steps between checkpoints; 0 leaves only the best by evaluation and the last."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints to keep beside the best; 0 keeps all."""
+    tensorboard: bool = True
+    """Write TensorBoard events beside metrics.jsonl."""
+    histograms: bool = False
+    """Add histograms of weights and gradients to TensorBoard at each evaluation."""
+    video_every: int = 0
+    """Steps between videos of the policy in TensorBoard; 0 turns them off."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RllabError(f"steps must be at least 1, not {self.steps}")
+        for name in ("evaluation_every", "checkpoint_every", "keep_checkpoints", "video_every"):
+            if getattr(self, name) < 0:
+                raise RllabError(f"{name} must be 0 (off) or more, not {getattr(self, name)}")
+        if self.evaluation_episodes < 1:
+            raise RllabError(f"evaluation_episodes must be at least 1, not {self.evaluation_episodes}")
+
+
+class RewardModel(Protocol):
+    """Puts its own rewards in place of the environment's."""
+
+    def relabel(self, rollout: Rollout) -> Rollout:
+        """The rollout with new `rewards` `[N, T]`."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal, and has saved a checkpoint."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+class Training:
+    """A training as an object: its parts, how far it has come, and the loop `run`.
+
+    Callbacks see it, and may stop it by `stop(reason)`.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        policy: Policy,
+        agent: Agent,
+        config: LoopConfig,
+        *,
+        run: Run | None = None,
+        reward_model: RewardModel | None = None,
+        evaluate: Callable[[Policy], EvaluationResult] | None = None,
+        film: Callable[[Policy], bytes] | None = None,
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            collector: where rollouts come from.
+            policy: what is trained.
+            agent: what trains it.
+            config: how long, and what happens beside it.
+            run: the folder on disk; without one nothing is written.
+            reward_model: relabels each rollout before the agent sees it.
+            evaluate: plays evaluation episodes; called every `config.evaluation_every` steps.
+            film: makes a GIF of the policy, for TensorBoard.
+            callbacks: see `rllab.callbacks`.
+            quiet: no progress line.
+
+        Raises:
+            RllabError: a rollout does not divide into the agent's minibatches.
+        """
+        agent.config.check(collector.num_rows, policy.rows)
+        self.collector, self.policy, self.agent, self.config, self.run_folder = collector, policy, agent, config, run
+        self.reward_model, self.evaluate, self.film = reward_model, evaluate, film
+        self.callbacks, self.quiet = list(callbacks), quiet
+        if agent.config.scale_rewards:
+            policy.reward_scaling = RewardScaling(collector.num_rows, agent.config.discount)
+        if run is not None:
+            run.checkpoints.keep = config.keep_checkpoints
+        self.steps = self.updates = 0
+        self.seconds = 0.0
+        self.best: float | None = None
+        self.stop_reason: str | None = None
+        self.evaluation: EvaluationResult | None = None
+        """The latest."""
+        self._signal: int | None = None
+        self._resumed = False
+        self._progress: Progress | None = None
+
+    def stop(self, reason: str) -> None:
+        """End training after the current update, as if its steps were done."""
+        self.stop_reason = reason
+
+    def note(self, message: str) -> None:
+        """Tell a person something, above the progress line."""
+        if self._progress is not None:
+            self._progress.note(message)
+
+    def run(self) -> None:
+        """Train until the configured steps are done, a callback stops it, or a signal arrives.
+
+        Raises:
+            Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current update and a checkpoint are done.
+            RllabError: something is not finite, the disk is full, …; the last checkpoint is intact.
+        """
+        writer = None
+        if self.run_folder is not None:
+            resume_steps = self.steps if self._resumed else None
+            writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
+        self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet)
+        try:
+            with self._signals():
+                while self.steps < self.config.steps and self.stop_reason is None and self._signal is None:
+                    self._iterate(writer)
+        finally:
+            self._progress.close()
+            if writer is not None:
+                writer.close()
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+
+    def _iterate(self, writer: MetricsWriter | None) -> None:
+        """Once round the loop."""
+        began = time.perf_counter()
+        remaining = 1.0 - self.steps / self.config.steps
+
+        rollout = self.collector.collect(self.policy)
+        for callback in self.callbacks:
+            callback.after_collect(self, rollout)
+        if self.reward_model is not None:
+            rollout = self.reward_model.relabel(rollout)
+        if self.policy.reward_scaling is not None:
+            rollout = scale_rewards(rollout, self.policy.reward_scaling)
+        metrics = self.agent.update(rollout, remaining)
+        self.policy.adapt(rollout)
+
+        before, new_steps = self.steps, rollout.num_steps
+        self.steps += new_steps
+        self.updates += 1
+        elapsed = time.perf_counter() - began
+        row: Metrics = {
+            "steps": self.steps,
+            "seconds": self.seconds + elapsed,
+            "steps_per_second": new_steps / elapsed,
+            "updates": self.updates,
+            **self.collector.recent(),
+            **metrics,
+        }
+        for callback in self.callbacks:
+            callback.after_update(self, rollout, row)
+
+        last = self.steps >= self.config.steps or self.stop_reason is not None
+        improved = False
+        if self.evaluate is not None and self._due(self.config.evaluation_every, before, last):
+            improved = self._evaluate(row)
+            if writer is not None and self.config.histograms:
+                writer.add_histograms(self._histograms(), self.steps)
+        if writer is not None:
+            if self.film is not None and self._due(self.config.video_every, before, last):
+                writer.add_video("policy", self.film(self.policy), self.steps)
+            row["seconds"] = self.seconds + time.perf_counter() - began
+            writer.write(row)
+        self.seconds += time.perf_counter() - began
+        if self._progress is not None:
+            self._progress.update(self.steps, row)
+        ending = last or self.stop_reason is not None or self._signal is not None
+        if ending or improved or self._due(self.config.checkpoint_every, before, last=False):
+            self.save(best=improved)
+
+    def _due(self, every: int, before: int, last: bool) -> bool:
+        """Whether a multiple of `every` was passed since `before`, or it is on and this is the last update."""
+        return every > 0 and (last or self.steps // every > before // every)
+
+    def _evaluate(self, row: Metrics) -> bool:
+        """Evaluate, report, and tell whether this is the best so far."""
+        assert self.evaluate is not None
+        self.evaluation = self.evaluate(self.policy)
+        mean = self.evaluation.mean
+        row["evaluation/return_mean"], row["evaluation/return_std"] = mean, self.evaluation.std
+        row["evaluation/length_mean"] = self.evaluation.length_mean
+        for callback in self.callbacks:
+            callback.after_evaluation(self, self.evaluation)
+        improved = math.isfinite(mean) and (self.best is None or mean > self.best)
+        if improved:
+            self.best = mean
+        return improved
+
+    def _histograms(self) -> dict[str, Any]:
+        weights = {f"weights/{name}": p.detach().cpu().numpy() for name, p in self.policy.module.named_parameters()}
+        gradients = {
+            f"gradients/{name}": p.grad.cpu().numpy()
+            for name, p in self.policy.module.named_parameters()
+            if p.grad is not None
+        }
+        return weights | gradients
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint, if there is a run folder."""
+        if self.run_folder is not None:
+            self.run_folder.checkpoints.save(self.steps, self.state_dict(), best=best)
+            for callback in self.callbacks:
+                callback.after_checkpoint(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly as if never stopped."""
+        return {
+            "policy": self.policy.state_dict(),
+            "agent": self.agent.state_dict(),
+            "collector": self.collector.state_dict(),
+            "loop": {"steps": self.steps, "updates": self.updates, "seconds": self.seconds, "best": self.best},
+            "callbacks": [callback.state_dict() for callback in self.callbacks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Take over a state; the result says in sentences what could not be restored exactly."""
+        self.policy.load_state_dict(state["policy"])
+        self.agent.load_state_dict(state["agent"])
+        inexact = self.collector.load_state_dict(state["collector"])
+        loop = state["loop"]
+        self.steps, self.updates, self.seconds, self.best = (
+            loop["steps"], loop["updates"], loop["seconds"], loop["best"],
+        )  # fmt: skip
+        for callback, saved in zip(self.callbacks, state["callbacks"], strict=False):
+            callback.load_state_dict(saved)
+        self._resumed = True
+        return inexact
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let the first SIGINT or SIGTERM end training after the current update; a second SIGINT at once."""
+
+        def remember(number: int, _frame: FrameType | None) -> None:
+            if self._signal is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._signal = number
+            self.note("stopping after this update, then saving a checkpoint (Ctrl-C again to stop at once)")
+
+        try:
+            before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: signals are somebody else's affair
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def scale_rewards(rollout: Rollout, scaling: RewardScaling) -> Rollout:
+    """The rollout with its rewards divided by the running deviation of the discounted return."""
+    done = (rollout.terminated | rollout.truncated).cpu().numpy()
+    scaled = scaling(rollout.rewards.cpu().numpy(), done, rollout.valid.cpu().numpy())
+    return rollout.replace(rewards=torch.from_numpy(scaled).to(rollout.rewards.device))
