@@ -53,4 +53,6 @@ class StopAtReturn(Callback):
 
     def after_update(self, training: "Training", rollout: "Rollout", metrics: "Metrics") -> None:
         if self.source == "training" and metrics.get("return_mean", float("-inf")) >= self.threshold:
-            training.stop(f"training episodes reached {metrics['return_mean']:.1f}, the threshold is {self.threshold:g}")
+            training.stop(
+                f"training episodes reached {metrics['return_mean']:.1f}, the threshold is {self.threshold:g}"
+            )

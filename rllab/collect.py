@@ -136,7 +136,7 @@ class EnvCollector:
                 mask = action_masks(received, infos, policy, rows)
             if self.same_step:
                 if cut.any():
-                    finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended)]
+                    finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended).tolist()]
                 start = ended | cut
             elif hidden is not None:
                 # A column after an episode's end only resets: the one after it begins the new episode.
@@ -146,9 +146,7 @@ class EnvCollector:
         self._hidden, self._mask = hidden, mask
         if masks is not None:
             masks[:, steps] = mask
-        return self._finish(
-            policy, observations, actions, rewards, terminated, truncated, masks, first_hidden, finals
-        )
+        return self._finish(policy, observations, actions, rewards, terminated, truncated, masks, first_hidden, finals)
 
     def _finish(
         self, policy: ActorCritic, observations: Nested, actions: NDArray[Any], rewards: NDArray[np.float64],
@@ -244,15 +242,13 @@ class EnvCollector:
             actions=torch.empty(0),
             valid=torch.ones((len(rows), 1) if policy.rows else len(rows), dtype=torch.bool),
             starts=torch.zeros(len(rows), 1, dtype=torch.bool) if policy.rows else None,
-            hidden=torch.stack(hidden) if policy.rows else None,  # type: ignore[arg-type]
+            hidden=torch.stack(hidden) if policy.rows else None,
         )
         with torch.no_grad():
             values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
         return (torch.tensor(rows), torch.tensor(columns)), values
 
-    def _require_finite(
-        self, observations: Nested, rewards: NDArray[np.float64], valid: NDArray[np.bool_]
-    ) -> None:
+    def _require_finite(self, observations: Nested, rewards: NDArray[np.float64], valid: NDArray[np.bool_]) -> None:
         for name, leaf in [("reward", rewards), *(("observation", leaf) for leaf in leaves_of(observations))]:
             if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
                 bad = ~np.isfinite(leaf).reshape(*leaf.shape[:2], -1).all(-1)

@@ -50,7 +50,7 @@ class TrainConfig:
             return TrainConfig(
                 agent=kind(**document["agent"]),
                 env=EnvConfig(**document["env"]),
-                policy=_from_json(PolicyConfig, document["policy"]),
+                policy=PolicyConfig(**_with_tuples(document["policy"])),
                 loop=LoopConfig(**document["loop"]),
                 seed=document["seed"],
                 device=document["device"],
@@ -138,5 +138,5 @@ def _describe(expected: Any) -> str:
     return names.get(expected, str(expected))
 
 
-def _from_json(kind: type[PolicyConfig], document: Mapping[str, Any]) -> PolicyConfig:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+def _with_tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}

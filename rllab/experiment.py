@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -113,12 +113,16 @@ def resume(
             return _finish(training, config, workshop)
 
 
-def load(path: Path | str, checkpoint: int | str = "best") -> ActorCritic:
+Checkpoint = int | Literal["best", "latest"]
+"""A checkpoint's step, or which one: best by evaluation (the latest if none took place), or the latest."""
+
+
+def load(path: Path | str, checkpoint: Checkpoint = "best") -> ActorCritic:
     """The policy of a run, ready to act, frozen as it was saved.
 
     Args:
         path: the run's folder.
-        checkpoint: `best` (by evaluation; the latest if none took place), `latest`, or a step.
+        checkpoint: `best`, `latest`, or a step.
 
     Raises:
         RllabError: no run, or no good checkpoint.
@@ -126,13 +130,13 @@ def load(path: Path | str, checkpoint: int | str = "best") -> ActorCritic:
     return load_with_config(path, checkpoint)[0]
 
 
-def load_with_config(path: Path | str, checkpoint: int | str = "best") -> tuple[ActorCritic, TrainConfig, int]:
+def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple[ActorCritic, TrainConfig, int]:
     """As `load`, with the run's configuration and the checkpoint's step."""
     run = Run.open(path)
     config = TrainConfig.from_json(run.config)
     if checkpoint == "best" and run.checkpoints.best() is None:
         checkpoint = "latest"
-    step, state = run.checkpoints.load(checkpoint)  # type: ignore[arg-type]
+    step, state = run.checkpoints.load(checkpoint)
     vector_env = make_vector(replace(config.env, num_envs=1, vectorization="sync"))
     policy = ActorCritic(
         vector_env.single_observation_space, vector_env.single_action_space, config.policy, seed=config.seed
@@ -144,7 +148,7 @@ def load_with_config(path: Path | str, checkpoint: int | str = "best") -> tuple[
 
 def evaluate(
     run: TrainedRun | Path | str, *, episodes: int = 10, seed: int = 0, deterministic: bool = True,
-    checkpoint: int | str = "best",
+    checkpoint: Checkpoint = "best",
 ) -> EvaluationResult:  # fmt: skip
     """Play a run's policy in fresh environments; returns and lengths are the environment's own.
 
@@ -175,7 +179,7 @@ class Workshop:
         self.vector_env = make_vector(config.env)
         space, actions = self.vector_env.single_observation_space, self.vector_env.single_action_space
         self.policy = ActorCritic(space, actions, config.policy, seed=config.seed, device=device)
-        self.agent = AGENTS[config.agent_name](self.policy, config.agent, config.seed)  # type: ignore[arg-type]
+        self.agent = AGENTS[config.agent_name](self.policy, config.agent, config.seed)
         self.evaluator: Evaluator | None = None
 
     def check(self) -> None:

@@ -5,7 +5,6 @@ never merged: a *terminated* step has no future value, a *truncated* one bootstr
 true final observation, which the collector has put in `next_values`.
 """
 
-import torch
 from torch import Tensor
 
 

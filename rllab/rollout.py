@@ -1,4 +1,4 @@
-"""Rollout: everything an agent learns from, one type for every source; and Batch, a piece of it.
+"""Rollout: everything an agent learns from, one type for every source; Batch and Experience, pieces of it.
 
 Rows are trajectories and columns are time, `[N, T]`: N environments or N responses, T steps or T tokens.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 from rllab.nested import Nested, map_nested
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a policy evaluates and an agent's loss needs. The leading shape is `[B]` (steps) or `[B, T]` (rows).
+    """What a policy evaluates. The leading shape is `[B]` (steps) or `[B, T]` (whole rows).
 
     Losses are means weighted by `valid`, so an agent never knows whether it was given steps or rows.
     """
@@ -28,14 +28,6 @@ class Batch:
     """`[..., *act]`, as sampled (Gaussian actions before clipping to the environment's bounds)."""
     valid: Tensor
     """Bool `[...]`: which steps exist. Autoreset rows, dead agents and padding do not."""
-    log_probs: Tensor | None = None
-    """`[...]`, under the policy that acted."""
-    values: Tensor | None = None
-    """`[...]`, the critic's values when the rollout was made."""
-    advantages: Tensor | None = None
-    returns: Tensor | None = None
-    parameters: Tensor | None = None
-    """`[..., D]`, the acting policy's distribution parameters, where an agent needs the exact KL divergence."""
     action_mask: Tensor | None = None
     """Bool `[..., A]`: legal actions (at least one in every step)."""
     starts: Tensor | None = None
@@ -93,6 +85,22 @@ class Batch:
             yield shuffled.select(slice(start, start + size))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Experience(Batch):
+    """A batch with what an agent's loss needs besides."""
+
+    log_probs: Tensor
+    """`[...]`, under the policy that acted."""
+    values: Tensor
+    """`[...]`, the critic's values when the rollout was made."""
+    advantages: Tensor
+    """`[...]`"""
+    returns: Tensor
+    """`[...]`, what the critic learns."""
+    parameters: Tensor | None = None
+    """`[..., D]`, the acting policy's distribution parameters, where an agent needs the exact KL divergence."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """Trajectories `[N, T]` with what the acting policy thought of them."""
@@ -130,18 +138,19 @@ class Rollout:
         """How many steps exist (columns that only reset an environment do not count)."""
         return int(self.valid.sum())
 
-    def batch(self, **more: Any) -> Batch:
-        """The rows as a `Batch`, with what the agent computed (`advantages`, `returns`, …) added."""
-        return Batch(
+    def experience(self, advantages: Tensor, returns: Tensor) -> Experience:
+        """The rows, with what the agent made of the rewards (each `[N, T]`)."""
+        return Experience(
             observations=self.observations,
             actions=self.actions,
             valid=self.valid,
-            log_probs=self.log_probs,
-            values=self.values,
             action_mask=self.action_mask,
             starts=self.starts,
             hidden=self.hidden,
-            **more,
+            log_probs=self.log_probs,
+            values=self.values,
+            advantages=advantages,
+            returns=returns,
         )
 
     def replace(self, **changes: Any) -> Self:
@@ -157,4 +166,3 @@ class Rollout:
             and (value := getattr(self, field.name)) is not None
         }
         return replace(self, **tensors)
-

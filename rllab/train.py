@@ -89,8 +89,8 @@ class Training:
         *,
         run: Run | None = None,
         reward_model: RewardModel | None = None,
-        evaluate: Callable[[Policy], EvaluationResult] | None = None,
-        film: Callable[[Policy], bytes] | None = None,
+        evaluate: Callable[[Any], EvaluationResult] | None = None,
+        film: Callable[[Any], bytes] | None = None,
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
     ) -> None:

@@ -11,7 +11,7 @@ from envs.errors import RllabError
 from rllab.agents.optimizer import Optimizer, Schedule
 from rllab.policies.policy import Policy
 from rllab.returns import generalised_advantages
-from rllab.rollout import Batch, Rollout
+from rllab.rollout import Batch, Experience, Rollout
 
 Metrics = dict[str, float]
 
@@ -80,10 +80,10 @@ class Agent(ABC):
             rollout.valid, discount=self.config.discount, gae_lambda=self.config.gae_lambda,
         )  # fmt: skip
 
-    def batch(self, rollout: Rollout, **more: Tensor) -> Batch:
+    def experience(self, rollout: Rollout, advantages: Tensor, returns: Tensor) -> Experience:
         """The rollout as the policy takes it: whole rows, or steps."""
-        batch = rollout.batch(**more)
-        return batch if self.policy.rows else batch.flatten()
+        rows = rollout.experience(advantages, returns)
+        return rows if self.policy.rows else rows.flatten()
 
     @property
     @abstractmethod
@@ -108,12 +108,11 @@ def standardised(values: Tensor, batch: Batch) -> Tensor:
     return centred / (batch.mean(centred.square()).sqrt() + 1e-8)
 
 
-def fit_critic(agent: Agent, optimizer: Optimizer, batch: Batch, epochs: int, size: int) -> Metrics:
+def fit_critic(agent: Agent, optimizer: Optimizer, batch: Experience, epochs: int, size: int) -> Metrics:
     """Regress the critic on `batch.returns` by itself, in minibatches of `size` entries; the actor stays."""
     losses, norms = [], []
     for _ in range(epochs):
         for minibatch in batch.minibatches(size, agent.generator):
-            assert minibatch.returns is not None
             loss = minibatch.mean((agent.policy.value(minibatch) - minibatch.returns).square())
             norms.append(optimizer.step(loss))
             losses.append(float(loss.detach()))

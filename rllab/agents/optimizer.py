@@ -53,20 +53,13 @@ class Optimizer:
 
         Raises RllabError if the loss or the gradient is not finite; nothing has been changed then.
         """
-        gradient = self.gradient(loss)
+        gradient = self.policy.gradient(loss, self.parameters)
         norm = float(torch.linalg.vector_norm(gradient))
         require_finite(loss, norm)
         if 0 < self.max_grad_norm < norm:
             gradient.mul_(self.max_grad_norm / norm)
         self.adam.step()
         return norm
-
-    def gradient(self, loss: Tensor) -> Tensor:
-        """The loss's gradient with respect to `parameters`, in the flat gradient buffer."""
-        assert self.policy.flat.grad is not None and self.parameters.grad is not None
-        self.policy.flat.grad.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return self.parameters.grad
 
     def state_dict(self) -> dict[str, Any]:
         """Adam's step count and moments."""

@@ -22,7 +22,7 @@ from rllab.agents.agent import (
 )
 from rllab.agents.optimizer import Optimizer, Schedule, schedule
 from rllab.policies.policy import Evaluation, Policy
-from rllab.rollout import Batch, Rollout
+from rllab.rollout import Experience, Rollout
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ class PPO(Agent):
 
         advantages = self.advantages(rollout)
         returns = advantages + rollout.values
-        batch = self.batch(rollout, advantages=advantages, returns=returns)
+        batch = self.experience(rollout, advantages, returns)
         if config.normalise_advantages == "batch":
-            assert batch.advantages is not None
             batch = replace(batch, advantages=standardised(batch.advantages, batch))
         if config.objective == "kl_penalty":
             with torch.no_grad():
@@ -127,11 +126,9 @@ class PPO(Agent):
             metrics |= self._adapt_penalty(batch)
         return metrics
 
-    def loss(self, batch: Batch, evaluation: Evaluation, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Experience, evaluation: Evaluation, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Equation 9 with its sign turned, to be minimised; and what is reported of it."""
         config = self.config
-        assert batch.advantages is not None and batch.returns is not None
-        assert batch.log_probs is not None and batch.values is not None
         advantage = batch.advantages
         if config.normalise_advantages == "minibatch":
             advantage = standardised(advantage, batch)
@@ -160,8 +157,7 @@ class PPO(Agent):
             }
         return loss, {name: value.detach() for name, value in measured.items()}
 
-    def _squared_error(self, batch: Batch, value: Tensor) -> Tensor:
-        assert batch.returns is not None and batch.values is not None
+    def _squared_error(self, batch: Experience, value: Tensor) -> Tensor:
         error = (value - batch.returns).square()
         if self.config.value_clip_range is None:
             return error
@@ -169,13 +165,13 @@ class PPO(Agent):
         clipped = batch.values + (value - batch.values).clamp(-limit, limit)
         return torch.max(error, (clipped - batch.returns).square())
 
-    def _divergence(self, batch: Batch, evaluation: Evaluation) -> Tensor:
+    def _divergence(self, batch: Experience, evaluation: Evaluation) -> Tensor:
         """KL(π_old ‖ π) at each step, exactly."""
         assert batch.parameters is not None
         old = self.policy.distribution(batch.parameters, batch.action_mask)
         return old.kl(self.policy.distribution(evaluation.parameters, batch.action_mask))
 
-    def _adapt_penalty(self, batch: Batch) -> Metrics:
+    def _adapt_penalty(self, batch: Experience) -> Metrics:
         """β doubles above 1.5 times the target and halves below the target / 1.5 (section 4)."""
         with torch.no_grad():
             divergence = float(batch.mean(self._divergence(batch, self.policy.evaluate(batch))))

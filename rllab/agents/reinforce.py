@@ -4,7 +4,7 @@ One gradient step a rollout on log π(a|s) · (reward-to-go − baseline). The b
 variance, not its mean; a learned one (the value function) is fitted after the advantages were computed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -81,16 +81,15 @@ class Reinforce(Agent):
         config = self.config
         learning_rate = self.optimizer.set_rate(config.learning_rate_schedule, remaining)
         advantages, returns, counted = self._credit(rollout)
-        batch = self.batch(rollout.replace(valid=counted), advantages=advantages, returns=returns)
-        assert batch.advantages is not None
+        batch = self.experience(rollout.replace(valid=counted), advantages, returns)
+        advantage = batch.advantages
         if config.baseline == "mean":
-            batch = replace(batch, advantages=batch.advantages - batch.mean(batch.advantages))
+            advantage = advantage - batch.mean(advantage)
         if config.normalise_advantages:
-            batch = replace(batch, advantages=standardised(batch.advantages, batch))
+            advantage = standardised(advantage, batch)
 
         evaluation = self.policy.evaluate(batch)
-        assert batch.advantages is not None
-        policy_loss = -batch.mean(evaluation.log_prob * batch.advantages)
+        policy_loss = -batch.mean(evaluation.log_prob * advantage)
         entropy = batch.mean(evaluation.entropy)
         gradient_norm = self.optimizer.step(policy_loss - config.entropy_coefficient * entropy)
 

@@ -24,7 +24,7 @@ from rllab.agents.agent import (
 )
 from rllab.agents.optimizer import Optimizer, require_finite
 from rllab.policies.policy import Policy
-from rllab.rollout import Batch, Rollout
+from rllab.rollout import Experience, Rollout
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ class TRPO(Agent):
         self.critic_optimizer.set_rate(config.learning_rate_schedule, remaining)
         advantages = self.advantages(rollout)
         returns = advantages + rollout.values
-        batch = self.batch(rollout, advantages=advantages, returns=returns)
+        batch = self.experience(rollout, advantages, returns)
         if config.normalise_advantages:
-            assert batch.advantages is not None
             batch = replace(batch, advantages=standardised(batch.advantages, batch))
 
         metrics = self._improve(batch)
@@ -104,7 +103,7 @@ class TRPO(Agent):
         metrics["explained_variance"] = explained_variance(rollout, returns)
         return metrics
 
-    def _improve(self, batch: Batch) -> Metrics:
+    def _improve(self, batch: Experience) -> Metrics:
         """The natural-gradient step on the actor, within the trust region."""
         config = self.config
         evaluation = self.policy.evaluate(batch)
@@ -114,14 +113,10 @@ class TRPO(Agent):
         entropy = float(batch.mean(evaluation.entropy.detach()))
         bonus = config.entropy_coefficient
 
-        assert batch.advantages is not None
         ratio = (evaluation.log_prob - old_log_prob).exp()
         surrogate = batch.mean(ratio * batch.advantages) + bonus * batch.mean(evaluation.entropy)
         before = float(surrogate.detach())
-        assert self.policy.flat.grad is not None and self.actor.grad is not None
-        self.policy.flat.grad.zero_()
-        surrogate.backward()  # type: ignore[no-untyped-call]
-        gradient = self.actor.grad.clone()
+        gradient = self.policy.gradient(surrogate, self.actor).clone()
         require_finite(surrogate, float(gradient.norm()))
 
         fisher = self._damped_fisher(batch)
@@ -162,7 +157,7 @@ class TRPO(Agent):
             self.actor.copy_(old)
         return metrics | {"backtracks": float(tries)}
 
-    def _damped_fisher(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def _damped_fisher(self, batch: Experience) -> Callable[[Tensor], Tensor]:
         """v ↦ (F + damping · I)·v, measured on a share of the batch."""
         if self.config.fisher_fraction < 1:
             count = max(1, round(len(batch.valid) * self.config.fisher_fraction))
@@ -172,9 +167,8 @@ class TRPO(Agent):
         return lambda vector: product(vector) + damping * vector
 
     @torch.no_grad()
-    def _measure(self, batch: Batch, old_log_prob: Tensor, old_parameters: Tensor) -> tuple[float, float]:
+    def _measure(self, batch: Experience, old_log_prob: Tensor, old_parameters: Tensor) -> tuple[float, float]:
         """The surrogate of the policy as it now is, and its mean KL divergence from the old one."""
-        assert batch.advantages is not None
         evaluation = self.policy.evaluate(batch)
         ratio = (evaluation.log_prob - old_log_prob).exp()
         surrogate = batch.mean(ratio * batch.advantages)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.errors import RllabError
-from rllab.nested import Nested, map_nested
+from rllab.nested import Nested, leaves_of, map_nested
 from rllab.policies.distributions import Distribution, action_family
 from rllab.policies.fast import FastActorCritic, FastEvaluation, FastMLP, FastValue
 from rllab.policies.networks import Encoder, Normaliser, ObservationLayout, RecurrentCore, mlp
@@ -65,7 +65,8 @@ class Torso(nn.Module):
         features: Tensor = self.encoder(batch.observations, batch.valid.dim(), normaliser)
         if self.core is None:
             return features
-        assert batch.starts is not None and hidden is not None, "a recurrent policy evaluates rows"
+        assert batch.starts is not None, "a recurrent policy evaluates rows"
+        assert hidden is not None, "a recurrent policy evaluates rows with their first state"
         recurrent: Tensor = self.core(features, batch.starts, hidden)
         return recurrent
 
@@ -175,9 +176,7 @@ class ActorCritic(Policy):
             or not (FastMLP.supports(module.actor) and FastMLP.supports(module.critic))
         ):  # fmt: skip
             return None
-        normaliser = module.normaliser
-        shift, scale = (None, None) if normaliser is None else (normaliser.shift, normaliser.scale)
-        return FastActorCritic(module.actor, module.critic, module.log_std, shift, scale, 10.0)
+        return FastActorCritic(module.actor, module.critic, module.log_std, module.normaliser)
 
     def distribution(self, parameters: Tensor, action_mask: Tensor | None = None) -> Distribution:
         return self.family.build(parameters, action_mask)
@@ -264,6 +263,45 @@ class ActorCritic(Policy):
         chosen = distribution.mode() if noise is None else distribution.sample(torch.from_numpy(noise).to(self.device))
         return chosen.cpu().numpy(), None if hidden is None else hidden.cpu()
 
+    def predict(
+        self,
+        observation: Nested,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        """Actions in the environment's own form, by Stable-Baselines3's contract for `predict`.
+
+        Args:
+            observation: one observation, or a batch `[N, *obs]` of them.
+            state: the recurrent state that the last call returned; None before the first.
+            episode_start: bool `[N]`, which observations begin an episode.
+            deterministic: act by the mode. Else the noise comes from torch's global generator.
+            action_masks: bool `[N, A]`, as sb3-contrib's MaskablePPO takes them.
+
+        Returns:
+            The action, or actions `[N, *act]`; and the recurrent state, None without recurrence.
+        """
+        single = _matches(observation, self.observation_space)
+        observations = map_nested(lambda leaf: np.asarray(leaf)[None] if single else np.asarray(leaf), observation)
+        count = len(leaves_of(observations)[0])
+        hidden = self.initial_hidden(count)
+        if hidden is not None and state is not None:
+            hidden = torch.from_numpy(state[0])
+            if episode_start is not None:
+                hidden = torch.where(torch.as_tensor(episode_start).unsqueeze(1), 0.0, hidden)
+        if action_masks is None and self.layout.mask_key is not None:
+            action_masks = observations[self.layout.mask_key]
+        mask = None if action_masks is None else np.asarray(action_masks, bool).reshape(count, -1)
+        noise = None
+        if not deterministic:
+            generator = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+            noise = self.family.draw_noise(generator, (count,))
+        actions, hidden = self.act(observations, noise, hidden=hidden, action_mask=mask)
+        chosen = self.family.to_environment(actions)
+        return (chosen[0] if single else chosen), None if hidden is None else (hidden.numpy(),)
+
     def adapt(self, rollout: Rollout) -> None:
         """Update the observation moments with the rollout's steps that exist."""
         if self.module.normaliser is not None:
@@ -284,3 +322,11 @@ class ActorCritic(Policy):
             self.module.normaliser.refresh()
 
 
+def _matches(observation: Nested, space: gymnasium.Space[Any]) -> bool:
+    """Whether `observation` is a single one of the space, not a batch."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        key = next(iter(space.spaces))
+        return _matches(observation[key], space.spaces[key])
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return _matches(observation[0], space.spaces[0])
+    return np.shape(observation) == (space.shape or ())

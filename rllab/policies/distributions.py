@@ -10,7 +10,7 @@ of a policy turns the same noise into the same action.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium
 import numpy as np
@@ -36,7 +36,7 @@ class Distribution(Protocol):
     def entropy(self) -> Tensor:
         """Entropy in nats, `[...]`."""
 
-    def kl(self, other: "Distribution") -> Tensor:
+    def kl(self, other: Any) -> Tensor:
         """KL(self ‖ other) in nats, `[...]`; `other` is of the same kind."""
 
     def mode(self) -> Tensor:
@@ -63,7 +63,7 @@ class Categorical:
     def entropy(self) -> Tensor:
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
-    def kl(self, other: "Categorical") -> Tensor:  # type: ignore[override]
+    def kl(self, other: "Categorical") -> Tensor:
         return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
     def mode(self) -> Tensor:
@@ -81,10 +81,10 @@ class Categorical:
 class MultiCategorical:
     """Several independent categorical choices; parameters are their logits side by side `[..., ΣA]`."""
 
-    def __init__(self, parameters: Tensor, sizes: tuple[int, ...], mask: Tensor | None = None) -> None:
+    def __init__(self, parameters: Tensor, sizes: list[int], mask: Tensor | None = None) -> None:
         self.parameters, self.sizes = parameters, sizes
-        masks = [None] * len(sizes) if mask is None else mask.split(sizes, dim=-1)
-        logits = parameters.split(sizes, dim=-1)
+        masks = [None] * len(sizes) if mask is None else torch.split(mask, sizes, dim=-1)
+        logits = torch.split(parameters, sizes, dim=-1)
         self.parts = [Categorical(part, legal) for part, legal in zip(logits, masks, strict=True)]
 
     def log_prob(self, actions: Tensor) -> Tensor:
@@ -93,18 +93,18 @@ class MultiCategorical:
     def entropy(self) -> Tensor:
         return torch.stack([part.entropy() for part in self.parts]).sum(0)
 
-    def kl(self, other: "MultiCategorical") -> Tensor:  # type: ignore[override]
+    def kl(self, other: "MultiCategorical") -> Tensor:
         return torch.stack([a.kl(b) for a, b in zip(self.parts, other.parts, strict=True)]).sum(0)
 
     def mode(self) -> Tensor:
         return torch.stack([part.mode() for part in self.parts], dim=-1)
 
     def sample(self, noise: Tensor) -> Tensor:
-        noises = noise.split(self.sizes, dim=-1)
+        noises = torch.split(noise, self.sizes, dim=-1)
         return torch.stack([part.sample(n) for part, n in zip(self.parts, noises, strict=True)], dim=-1)
 
     def fisher_product(self, tangent: Tensor) -> Tensor:
-        tangents = tangent.split(self.sizes, dim=-1)
+        tangents = torch.split(tangent, self.sizes, dim=-1)
         return torch.cat([p.fisher_product(v) for p, v in zip(self.parts, tangents, strict=True)], dim=-1)
 
 
@@ -124,7 +124,7 @@ class Bernoulli:
         p = self.logits.sigmoid()
         return (torch.nn.functional.softplus(self.logits) - p * self.logits).sum(-1)
 
-    def kl(self, other: "Bernoulli") -> Tensor:  # type: ignore[override]
+    def kl(self, other: "Bernoulli") -> Tensor:
         p = self.logits.sigmoid()
         softplus = torch.nn.functional.softplus
         return (p * (self.logits - other.logits) - softplus(self.logits) + softplus(other.logits)).sum(-1)
@@ -154,7 +154,7 @@ class DiagonalGaussian:
     def entropy(self) -> Tensor:
         return (self.log_std + (0.5 + LOG_SQRT_TWO_PI)).sum(-1)
 
-    def kl(self, other: "DiagonalGaussian") -> Tensor:  # type: ignore[override]
+    def kl(self, other: "DiagonalGaussian") -> Tensor:
         precision = torch.exp(-2 * other.log_std)
         squares = torch.exp(2 * self.log_std) + (self.mean - other.mean).square()
         return (other.log_std - self.log_std + 0.5 * squares * precision - 0.5).sum(-1)
@@ -174,7 +174,7 @@ class DiagonalGaussian:
 class ActionFamily:
     """How an action space becomes a distribution: sizes, the noise a sample takes, and the way to build it."""
 
-    space: gymnasium.Space
+    space: gymnasium.Space[Any]
     size: int
     """How many numbers the network puts out for it (a Gaussian's means; its log-std are parameters apart)."""
     noise: Literal["gumbel", "uniform", "normal"]
@@ -207,13 +207,14 @@ class ActionFamily:
             shaped = actions.reshape(len(actions), *space.shape)
             clipped: np.ndarray = np.clip(shaped, space.low, space.high).astype(space.dtype, copy=False)
             return clipped
-        if isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
-            offset = actions if not np.any(space.start) else actions + space.start
-            return offset.reshape(len(actions), *space.shape)
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return actions + space.start if space.start else actions
+        if isinstance(space, gymnasium.spaces.MultiDiscrete):
+            return actions.reshape(len(actions), *space.shape) + space.start
         return actions.reshape(len(actions), *(space.shape or ()))
 
 
-def action_family(space: gymnasium.Space) -> ActionFamily:
+def action_family(space: gymnasium.Space[Any]) -> ActionFamily:
     """The distribution family for an action space.
 
     Raises RllabError for spaces that no family covers.
@@ -222,7 +223,7 @@ def action_family(space: gymnasium.Space) -> ActionFamily:
     if isinstance(space, spaces.Discrete):
         return ActionFamily(space, int(space.n), "gumbel", (), torch.int64, Categorical)
     if isinstance(space, spaces.MultiDiscrete):
-        sizes = tuple(int(n) for n in space.nvec.flatten())
+        sizes = [int(n) for n in space.nvec.flatten()]
         return ActionFamily(
             space, sum(sizes), "gumbel", (len(sizes),), torch.int64,
             lambda parameters, mask: MultiCategorical(parameters, sizes, mask),

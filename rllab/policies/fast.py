@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rllab.policies.distributions import LOG_SQRT_TWO_PI, MASKED
+from rllab.policies.networks import Normaliser
 
 Array = NDArray[np.float32]
 
@@ -117,20 +118,21 @@ class FastActorCritic:
     """Actor and critic MLPs over one vector of numbers, with a categorical or Gaussian head."""
 
     def __init__(
-        self, actor: nn.Sequential, critic: nn.Sequential, log_std: nn.Parameter | None,
-        shift: Tensor | None, scale: Tensor | None, clip: float,
-    ) -> None:  # fmt: skip
+        self, actor: nn.Sequential, critic: nn.Sequential, log_std: nn.Parameter | None, normaliser: Normaliser | None
+    ) -> None:
         self.actor, self.critic = FastMLP(actor), FastMLP(critic)
         self.log_std = None if log_std is None else _numpy(log_std)
         self.log_std_gradient = None if log_std is None else _numpy(log_std.grad)
-        self.shift = None if shift is None else _numpy(shift)
-        self.scale = None if scale is None else _numpy(scale)
-        self.clip = np.float32(clip)
+        self.shift = self.scale = None
+        if normaliser is not None:
+            self.shift, self.scale = _numpy(normaliser.shift), _numpy(normaliser.scale)
+            self.clip = np.float32(normaliser.clip)
 
     def inputs(self, observations: NDArray[Any]) -> Array:
-        """Observations `[..., F]` as float32 `[B, F]`, normalised."""
-        numbers: Array = observations.reshape(-1, observations.shape[-1]).astype(np.float32, copy=False)
-        if self.shift is None:
+        """Observations `[..., *obs]` of F numbers each as float32 `[B, F]`, normalised."""
+        features = self.actor.weights[0].shape[1]
+        numbers: Array = observations.reshape(-1, features).astype(np.float32, copy=False)
+        if self.shift is None or self.scale is None:
             return numbers
         numbers = numbers - self.shift
         numbers *= self.scale
@@ -172,7 +174,7 @@ class FastActorCritic:
                 if log_std is not None:
                     log_std += parameters[:, outputs.shape[1] :].sum(0)
             self.actor.backward(forward.actor, outputs)
-            if self.log_std_gradient is not None:
+            if self.log_std_gradient is not None and log_std is not None:
                 self.log_std_gradient += log_std
         if value is not None:
             self.critic.backward(forward.critic, value.reshape(-1, 1))
@@ -200,7 +202,7 @@ def _categorical(logits: Array, actions: NDArray[np.int64], legal: NDArray[np.bo
         if entropy_gradient is not None:
             np.add(log_probs, entropy[:, None], out=outputs)
             outputs *= probabilities
-            outputs *= -entropy_gradient[:, None]
+            outputs *= np.negative(entropy_gradient)[:, None]
         if log_prob is not None:
             outputs -= probabilities * log_prob[:, None]
             outputs[rows, actions] += log_prob
@@ -238,16 +240,18 @@ class FastEvaluation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, anchor: Tensor, fast: FastActorCritic, observations: Tensor, actions: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.fast, ctx.state = fast, fast.forward(observations, actions, mask)
-        outputs = ctx.state.log_prob, ctx.state.entropy, ctx.state.critic[-1].reshape(-1), fast.parameters(ctx.state)
-        return tuple(torch.from_numpy(output) for output in outputs)  # type: ignore[return-value]
+        state = ctx.state
+        tensor = torch.from_numpy
+        value, parameters = tensor(state.critic[-1].reshape(-1)), tensor(fast.parameters(state))
+        return tensor(state.log_prob), tensor(state.entropy), value, parameters
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
         ctx.fast.backward(ctx.state, *(None if g is None else g.numpy() for g in gradients))
         return None, None, None, None, None
 
@@ -256,11 +260,11 @@ class FastValue(torch.autograd.Function):
     """The critic alone, likewise."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, fast: FastActorCritic, observations: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, anchor: Tensor, fast: FastActorCritic, observations: Tensor) -> Tensor:
         ctx.fast, ctx.layers = fast, fast.critic.forward(fast.inputs(observations.numpy()))
         return torch.from_numpy(ctx.layers[-1].reshape(-1))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         ctx.fast.critic.backward(ctx.layers, gradient.numpy().reshape(-1, 1))
         return None, None, None

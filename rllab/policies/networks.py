@@ -5,7 +5,8 @@ detail 2): gain √2 for hidden layers, 0.01 for the policy's output, 1 for the 
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -34,7 +35,7 @@ def initialise(layer: nn.Module, gain: float) -> nn.Module:
 def mlp(sizes: Sequence[int], activation: str, output_gain: float) -> nn.Sequential:
     """Linear layers of `sizes` (input first, output last) with the activation between them."""
     layers: list[nn.Module] = []
-    for size_in, size_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for size_in, size_out in pairwise(sizes[:-1]):
         layers += [initialise(nn.Linear(size_in, size_out), SQRT_TWO), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers, initialise(nn.Linear(sizes[-2], sizes[-1]), output_gain))
 
@@ -69,7 +70,7 @@ class ObservationLayout:
     SMALLEST_IMAGE = 36
     """Pixels a side below which NatureCNN's three strides leave nothing; smaller images are read as vectors."""
 
-    def __init__(self, space: gymnasium.Space) -> None:
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
         self.numbers: list[tuple[tuple[str | int, ...], int]] = []
         """(path, size) of the Box leaves, the ones that are normalised."""
         self.choices: list[tuple[tuple[str | int, ...], tuple[int, ...], int]] = []
@@ -81,7 +82,7 @@ class ObservationLayout:
         )
         self._visit(space, ())
 
-    def _visit(self, space: gymnasium.Space, path: tuple[str | int, ...]) -> None:
+    def _visit(self, space: gymnasium.Space[Any], path: tuple[str | int, ...]) -> None:
         spaces = gymnasium.spaces
         if isinstance(space, spaces.Dict):
             for key, child in space.spaces.items():
@@ -118,7 +119,8 @@ class ObservationLayout:
 
     def flat_numbers(self, observations: Nested, leading: int) -> Tensor | None:
         """All number leaves side by side, float32 `[..., F]`; None if there is none."""
-        leaves = [_leaf(observations, path).flatten(leading).float() for path, _ in self.numbers]
+        leaves = [_leaf(observations, path) for path, _ in self.numbers]
+        leaves = [leaf.reshape(*leaf.shape[:leading], -1).float() for leaf in leaves]
         return torch.cat(leaves, dim=-1) if len(leaves) > 1 else (leaves[0] if leaves else None)
 
 
@@ -148,8 +150,8 @@ class Encoder(nn.Module):
         if numbers is not None:
             features.append(numbers if normaliser is None else normaliser(numbers))
         for path, sizes, start in self.layout.choices:
-            chosen = (_leaf(observations, path).long() - start).flatten(leading)
-            chosen = chosen.unsqueeze(-1) if chosen.dim() == leading else chosen
+            chosen = _leaf(observations, path).long() - start
+            chosen = chosen.reshape(*chosen.shape[:leading], -1)
             features += [nn.functional.one_hot(chosen[..., i], n).float() for i, n in enumerate(sizes)]
         for (path, _, channels_last), network in zip(self.layout.images, self.convolutions, strict=True):
             images = _leaf(observations, path)
@@ -200,7 +202,7 @@ class RecurrentCore(nn.Module):
         self.state_size = 2 * size if kind == "lstm" else size
         self.network = initialise((nn.LSTM if kind == "lstm" else nn.GRU)(input_size, size), 1.0)
 
-    def _run(self, inputs: Tensor | PackedSequence, state: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, inputs: Tensor | PackedSequence, state: Tensor) -> tuple[Any, Tensor]:
         state = state.unsqueeze(0)
         parts = tuple(part.contiguous() for part in state.chunk(2, dim=-1)) if self.kind == "lstm" else state
         outputs, last = self.network(inputs, parts)
@@ -233,4 +235,5 @@ class RecurrentCore(nn.Module):
         outputs, _ = self._run(packed, initial)
         inverse = torch.empty_like(index)
         inverse[index] = torch.arange(len(index), device=index.device)
-        return outputs.data[inverse].unflatten(0, (rows, columns))
+        rows_of_outputs: Tensor = outputs.data[inverse].view(rows, columns, self.size)
+        return rows_of_outputs

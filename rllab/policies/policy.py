@@ -93,7 +93,7 @@ class Policy(ABC):
         distribution = self.distribution(parameters.detach(), batch.action_mask)
 
         def product(vector: Tensor) -> Tensor:
-            pieces = vector.split([p.numel() for p in self._actor])
+            pieces = torch.split(vector, [p.numel() for p in self._actor])
             tangents = [piece.view_as(p) for piece, p in zip(pieces, self._actor, strict=True)]
             (pushed,) = torch.autograd.grad(pulled_dummy, dummy, tangents, retain_graph=True)
             cotangent = distribution.fisher_product(pushed) * weights
@@ -101,6 +101,14 @@ class Policy(ABC):
             return torch.cat([piece.flatten() for piece in pulled])
 
         return product
+
+    def gradient(self, loss: Tensor, parameters: Tensor) -> Tensor:
+        """The loss's gradient with respect to `flat` or a leaf of it, in place in the gradient buffer."""
+        assert self.flat.grad is not None
+        assert parameters.grad is not None
+        self.flat.grad.zero_()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return parameters.grad
 
     def actor_parameters(self) -> Tensor:
         """The actor's part of `flat` as a leaf `[actor_size]` sharing memory with it, gradient included."""
