@@ -75,8 +75,11 @@ class Snapshot(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if self._start is not None:
             self._record(action)
-        self.last_observation = observation
         self._episode_over = bool(terminated or truncated)
+        if self._episode_over:
+            # An environment that reuses its array would overwrite this one when it is reset in the same step.
+            observation = copy.deepcopy(observation)
+        self.last_observation = observation
         return observation, reward, terminated, truncated, info
 
     def snapshot(self) -> dict[str, Any]:

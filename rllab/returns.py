@@ -56,5 +56,5 @@ def rewards_to_go(
     """
     done = terminated | truncated
     returns = discounted_sum(rewards * valid, discount * (~done & valid))
-    ends_later = done.flip(1).cummax(1).values.flip(1)
+    ends_later = (done & valid).flip(1).cummax(1).values.flip(1)
     return returns, ends_later & valid

@@ -20,7 +20,7 @@ from torch import Tensor
 from envs.errors import RllabError
 
 LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
-MASKED = -1e8
+MASKED = -1e30
 """The logit of an illegal action: probability exactly 0 in float32, yet finite, so that 0·log 0 is 0."""
 
 
@@ -155,9 +155,10 @@ class DiagonalGaussian:
         return (self.log_std + (0.5 + LOG_SQRT_TWO_PI)).sum(-1)
 
     def kl(self, other: "DiagonalGaussian") -> Tensor:
-        precision = torch.exp(-2 * other.log_std)
-        squares = torch.exp(2 * self.log_std) + (self.mean - other.mean).square()
-        return (other.log_std - self.log_std + 0.5 * squares * precision - 0.5).sum(-1)
+        change = self.log_std - other.log_std
+        distance = (self.mean - other.mean) * torch.exp(-other.log_std)
+        # By expm1 a divergence from itself is exactly 0, and a small one keeps its digits.
+        return (0.5 * (torch.expm1(2 * change) + distance.square()) - change).sum(-1)
 
     def mode(self) -> Tensor:
         return self.mean
@@ -210,7 +211,8 @@ class ActionFamily:
         if isinstance(space, gymnasium.spaces.Discrete):
             return actions + space.start if space.start else actions
         if isinstance(space, gymnasium.spaces.MultiDiscrete):
-            return actions.reshape(len(actions), *space.shape) + space.start
+            offset: np.ndarray = actions.reshape(len(actions), *space.shape) + space.start
+            return offset.astype(space.dtype, copy=False)
         return actions.reshape(len(actions), *(space.shape or ()))
 
 

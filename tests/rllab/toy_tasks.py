@@ -1,0 +1,197 @@
+"""Small environments whose every reward, ending and legal action is known beforehand, and policies to go with them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from rllab.policies import ActorCritic, PolicyConfig
+from rllab.rollout import Batch
+
+MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
+
+
+class Scripted(gymnasium.Env[Any, Any]):
+    """Episode e lasts `lengths[e]` steps (the list repeats), ends as `endings[e]` says, and pays `10·e + step`.
+
+    The observation is `[episode, step]`. Nothing depends on the actions.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int] = (3,), endings: Sequence[str] = ("truncated",), reward: float | None = None
+    ) -> None:
+        self.observation_space = spaces.Box(-1, np.inf, (2,), np.float32)
+        self.action_space = spaces.Discrete(3)
+        self.lengths, self.endings, self.reward = tuple(lengths), tuple(endings), reward
+        self.episode, self.count = -1, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.episode, self.count = self.episode + 1, 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        over = self.count == self.lengths[self.episode % len(self.lengths)]
+        ending = self.endings[self.episode % len(self.endings)]
+        terminated, truncated = over and ending != "truncated", over and ending != "terminated"
+        reward = 10.0 * self.episode + self.count if self.reward is None else self.reward
+        return self.observe(), reward, terminated, truncated, {}
+
+    def observe(self) -> Any:
+        return np.array([self.episode, self.count], np.float32)
+
+
+@dataclass
+class Transition:
+    """One step as the script has it."""
+
+    observation: Any
+    reward: float
+    next_observation: Any
+    """The true one: an episode's last observation is never replaced by the next one's first."""
+    terminated: bool
+    truncated: bool
+    starts: bool
+
+
+def script_of(env: Scripted) -> Iterator[Transition]:
+    """The endless sequence of transitions of a fresh environment, whoever steps it."""
+    while True:
+        observation, starts, over = env.reset()[0], True, False
+        while not over:
+            next_observation, reward, terminated, truncated, _ = env.step(0)
+            yield Transition(observation, reward, next_observation, terminated, truncated, starts)
+            observation, starts, over = next_observation, False, terminated or truncated
+
+
+class AnySpaces(gymnasium.Env[Any, Any]):
+    """Random observations of any space; refuses actions outside its space. Ends every five steps, in turn either way.
+
+    `masks` sends an action mask by the infos: "always", or "seldom" (every third step, where action 1 is illegal).
+    """
+
+    def __init__(self, observation_space: Any, action_space: Any, masks: str = "never") -> None:
+        self.observation_space, self.action_space, self.masks = observation_space, action_space, masks
+        self.count = self.episode = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.count, self.episode = 0, self.episode + 1
+        return self.observation_space.sample(), self.info()
+
+    def step(self, action: Any) -> Any:
+        assert action in self.action_space, f"{action!r} is not in {self.action_space}"
+        assert not (self.info() and action == 1), "an illegal action"
+        self.count += 1
+        over, odd = self.count == 5, self.episode % 2 == 1
+        return self.observation_space.sample(), 1.0, over and odd, over and not odd, self.info()
+
+    def info(self) -> dict[str, Any]:
+        legal = self.masks == "always" or (self.masks == "seldom" and self.count % 3 == 0)
+        return {"action_mask": np.array([1, 0, 1], np.int8)} if legal else {}
+
+
+class MaskedObservation(gymnasium.Env[Any, Any]):
+    """A Dict observation with an `action_mask` that changes from step to step; illegal actions are refused.
+
+    The mask and the number are both told by the step: action `step mod 4` is illegal.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Dict(
+            action_mask=spaces.Box(0, 1, (4,), np.int8), position=spaces.Box(0, 1, (1,), np.float64)
+        )
+        self.action_space = spaces.Discrete(4)
+        self.count = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.count = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        assert action != self.count % 4, "an illegal action"
+        self.count += 1
+        return self.observe(), float(action == 3), False, self.count == 6, {}
+
+    def observe(self) -> Any:
+        mask = np.ones(4, np.int8)
+        mask[self.count % 4] = 0
+        return {"action_mask": mask, "position": np.array([self.count / 6])}
+
+
+class Failing(gymnasium.Env[Any, Any]):
+    """Turns bad at a step: `what` is "observation" or "reward" (NaN), "huge_reward", "final_observation" or "reset"."""
+
+    def __init__(self, what: str, at: int = 40) -> None:
+        self.observation_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.what, self.at, self.total, self.count = what, at, 0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        if self.what == "reset":
+            raise RuntimeError("the simulator did not start")
+        self.count = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.total, self.count = self.total + 1, self.count + 1
+        observation, reward, cut = np.zeros(2, np.float32), 1.0, self.count == 10
+        if self.total >= self.at:
+            if self.what == "observation" or (self.what == "final_observation" and cut):
+                observation[1] = np.nan
+            if self.what == "reward":
+                reward = np.nan
+            if self.what == "huge_reward":
+                reward = 1e300
+        return observation, reward, False, cut, {}
+
+
+for environment in (Scripted, AnySpaces, MaskedObservation, Failing):
+    gymnasium.register(f"toy/{environment.__name__}-v0", entry_point=environment)
+
+
+def vector_of(mode: str, *envs: gymnasium.Env[Any, Any]) -> SyncVectorEnv:
+    """A vector environment of these very environments."""
+    return SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=MODES[mode])
+
+
+def policy_for(env: Any, **config: Any) -> ActorCritic:
+    """A small policy for a vector environment, with weights large enough for values to differ."""
+    policy = ActorCritic(
+        env.single_observation_space, env.single_action_space,
+        PolicyConfig(**{"hidden_sizes": (8,), "recurrent_size": 8, **config}), seed=3,
+    )  # fmt: skip
+    return policy
+
+
+def constant_critic(policy: ActorCritic, value: float) -> None:
+    """Make the critic say `value` of everything."""
+    with torch.no_grad():
+        policy.critic_parameters().zero_()
+        list(policy.module.critic.parameters())[-1].fill_(value)
+
+
+def values_along(policy: ActorCritic, observations: Sequence[Any]) -> list[float]:
+    """The critic's values of one whole episode's observations, from its first."""
+    stacked = torch.from_numpy(np.stack(observations))
+    shape = (1, len(observations)) if policy.rows else (len(observations),)
+    batch = Batch(
+        observations=stacked.view(*shape, *stacked.shape[1:]),
+        actions=torch.zeros(shape, dtype=torch.int64),
+        valid=torch.ones(shape, dtype=torch.bool),
+        starts=torch.zeros(shape, dtype=torch.bool) if policy.rows else None,
+        hidden=policy.initial_hidden(1),
+    )
+    with torch.no_grad():
+        values: list[float] = policy.value(batch).flatten().tolist()
+    return values
