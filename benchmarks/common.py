@@ -48,8 +48,8 @@ class Contender:
 
     name: str
     measure: Callable[[], Sample]
-    side: str = ""
-    """Whose it is: ratios are against the fastest contender of a chosen side."""
+    side: str
+    """"rllab", a peer's name, "limit" (our environments alone) or "peer's limit" (the peer's alone)."""
     threads: int = 1
     """What `torch.set_num_threads` is given before each repetition."""
 
@@ -104,30 +104,34 @@ def interleave(contenders: Sequence[Contender], repetitions: int) -> list[Result
     return results
 
 
-def print_rates(title: str, results: Sequence[Result], *, peer: str, limit: str) -> None:
-    """Print a table of rates, their ratio to the best of side `peer`, and their share of the best of side `limit`."""
+def print_rates(title: str, results: Sequence[Result], *, peer: str) -> None:
+    """Print rates, ratios to the fastest contender of side `peer`, and shares of the contender of side "limit".
+
+    The first ratio is of steps per second, the second of steps per CPU second. Contenders of sides "limit" and
+    "peer's limit" do not train, so they have no ratio.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    for heading in ("threads", "steps/s, median", "min – max", "steps per CPU s", f"× {peer}", "of the limit"):
+    for heading in ("threads", "steps/s, median", "min – max", "× peer", "steps per CPU s", "× peer", "of the limit"):
         table.add_column(heading, justify="right")
     peers = [result for result in results if result.contender.side == peer]
-    limits = [result.median for result in results if result.contender.side == limit]
-    best = max(peers, key=lambda result: result.median, default=None)
+    best = max(peers, key=lambda result: result.median)
+    limit = max(result.median for result in results if result.contender.side == "limit")
     for result in results:
-        is_limit = result.contender.side == limit
+        trains = "limit" not in result.contender.side
         table.add_row(
             result.contender.name + (" ←" if result is best and len(peers) > 1 else ""),
             str(result.contender.threads),
             f"{result.median:,.0f}",
             f"{min(result.rates):,.0f} – {max(result.rates):,.0f}",
+            f"{result.median / best.median:.2f}" if trains else "",
             f"{result.cpu_median:,.0f}",
-            "" if best is None or is_limit else f"{result.median / best.median:.2f}",
-            "" if not limits or is_limit else f"{result.median / max(limits):.0%}",
+            f"{result.cpu_median / best.cpu_median:.2f}" if trains else "",
+            f"{result.median / limit:.0%}" if trains else "",
         )
     console.print(table)
-    if len(peers) > 1 and best is not None:
-        console.print(f"← the fastest of {peer}: ratios are against it, with {best.contender.threads} thread(s).")
-    console.print()
+    name, threads = best.contender.name, best.contender.threads
+    console.print(f"The peer is {name} with {threads} thread{'s' if threads > 1 else ''}, the faster choice here.\n")
 
 
 def print_machine(*packages: str) -> None:

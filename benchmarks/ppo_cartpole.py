@@ -4,6 +4,7 @@
 at Stable-Baselines3's defaults, which are also ours. Each side uses the vector environment it would use by itself.
 """
 
+import math
 import os
 import resource
 import subprocess
@@ -39,10 +40,12 @@ class Arguments:
 
     num_envs: tuple[int, ...] = (8, 64)
     """Numbers of environments, one table each."""
-    updates: int = 16
-    """Rollouts and updates in a repetition."""
+    steps: int = 16_384
+    """Environment steps in a repetition, rounded up to whole rollouts."""
     repetitions: int = 5
     """How often each contender takes its turn, after one warm-up."""
+    peer_threads: tuple[int, ...] = (1, 2)
+    """Threads that the peer is tried with; ratios are against its faster choice."""
     cleanrl: Path | None = None
     """CleanRL's ppo.py, to be run as a process of its own; it is left out without it."""
 
@@ -64,6 +67,8 @@ def sb3(num_envs: int, steps: int, threads: int) -> Contender:
 def cleanrl(script: Path, num_envs: int, steps: int) -> Contender:
     """CleanRL's script in a process of its own; the speed is the one it prints, which leaves out its start-up."""
     rollout = num_envs * ROLLOUT_STEPS
+    # Every run of the script is a new process, whose first update is slower than the others.
+    steps = max(steps, 8 * rollout)
     command = [
         sys.executable, str(script.resolve()), "--env-id", ENV, "--num-envs", str(num_envs), "--num-steps",
         str(ROLLOUT_STEPS), "--num-minibatches", str(rollout // MINIBATCH_SIZE), "--update-epochs", str(EPOCHS),
@@ -97,7 +102,8 @@ def main(arguments: Arguments) -> None:
     if arguments.cleanrl is None or not arguments.cleanrl.exists():
         console.print("CleanRL is left out: give its ppo.py by --cleanrl.\n")
     for num_envs in arguments.num_envs:
-        steps = num_envs * ROLLOUT_STEPS * arguments.updates
+        rollout = num_envs * ROLLOUT_STEPS
+        steps = math.ceil(arguments.steps / rollout) * rollout
         settings = {
             "num_envs": num_envs, "rollout_steps": ROLLOUT_STEPS, "minibatch_size": MINIBATCH_SIZE, "epochs": EPOCHS,
         }  # fmt: skip
@@ -107,8 +113,7 @@ def main(arguments: Arguments) -> None:
                 rllab_training("rllab, leaving a run folder", "ppo", ENV, steps, settings, folder=Path(folder) / "run"),
                 rllab_training("rllab, fast path off", "ppo", ENV, steps, {**settings, "fast_path": False}),
                 rllab_training("rllab, sync environments", "ppo", ENV, steps, {**settings, "vectorization": "sync"}),
-                sb3(num_envs, steps, threads=1),
-                sb3(num_envs, steps, threads=2),
+                *(sb3(num_envs, steps, threads) for threads in arguments.peer_threads),
             ]
             if arguments.cleanrl is not None and arguments.cleanrl.exists():
                 contenders.append(cleanrl(arguments.cleanrl, num_envs, steps))
@@ -119,7 +124,7 @@ def main(arguments: Arguments) -> None:
             ]
             results = interleave(contenders, arguments.repetitions)
         title = f"PPO {ENV} × {num_envs}: {steps:,} steps a repetition, {arguments.repetitions} repetitions"
-        print_rates(title, results, peer="Stable-Baselines3", limit="limit")
+        print_rates(title, results, peer="Stable-Baselines3")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class Arguments:
     """Rollouts and updates in a repetition."""
     repetitions: int = 5
     """How often each contender takes its turn, after one warm-up."""
+    peer_threads: tuple[int, ...] = (1, 2)
+    """Threads that the peer is tried with; ratios are against its faster choice."""
 
 
 def sb3(num_envs: int, rollout_steps: int, steps: int, threads: int) -> Contender:
@@ -67,8 +69,7 @@ def main(arguments: Arguments) -> None:
         contenders = [
             rllab_training("rllab", "ppo", ENV, steps, settings),
             rllab_training("rllab, fast path off", "ppo", ENV, steps, {**settings, "fast_path": False}),
-            sb3(num_envs, rollout_steps, steps, threads=1),
-            sb3(num_envs, rollout_steps, steps, threads=2),
+            *(sb3(num_envs, rollout_steps, steps, threads) for threads in arguments.peer_threads),
             stepping("rllab's environments alone", make_vector(EnvConfig(ENV, num_envs)), columns),
             sb3_stepping("Stable-Baselines3's environments alone", make_vec_env(ENV, num_envs, seed=0), columns),
         ]
@@ -77,7 +78,7 @@ def main(arguments: Arguments) -> None:
             f"PPO {ENV} × {num_envs}, {rollout_steps} × {num_envs} steps a rollout: "
             f"{steps:,} steps a repetition, {arguments.repetitions} repetitions"
         )
-        print_rates(title, results, peer="Stable-Baselines3", limit="limit")
+        print_rates(title, results, peer="Stable-Baselines3")
 
 
 if __name__ == "__main__":

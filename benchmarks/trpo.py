@@ -39,6 +39,8 @@ class Arguments:
     """Rollouts and updates in a repetition."""
     repetitions: int = 5
     """How often each contender takes its turn, after one warm-up."""
+    peer_threads: tuple[int, ...] = (1, 2)
+    """Threads that the peer is tried with; ratios are against its faster choice."""
 
 
 def sb3(env: str, num_envs: int, steps: int, threads: int) -> Contender:
@@ -64,14 +66,13 @@ def main(arguments: Arguments) -> None:
         contenders = [
             rllab_training("rllab", "trpo", env, steps, settings),
             rllab_training("rllab, fast path off", "trpo", env, steps, {**settings, "fast_path": False}),
-            sb3(env, num_envs, steps, threads=1),
-            sb3(env, num_envs, steps, threads=2),
+            *(sb3(env, num_envs, steps, threads) for threads in arguments.peer_threads),
             stepping("rllab's environments alone", make_vector(EnvConfig(env, num_envs)), columns),
             sb3_stepping("Stable-Baselines3's environments alone", make_vec_env(env, num_envs, seed=0), columns),
         ]
         results = interleave(contenders, arguments.repetitions)
         title = f"TRPO {env} × {num_envs}: {steps:,} steps a repetition, {arguments.repetitions} repetitions"
-        print_rates(title, results, peer="Stable-Baselines3", limit="limit")
+        print_rates(title, results, peer="Stable-Baselines3")
 
 
 if __name__ == "__main__":

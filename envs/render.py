@@ -22,7 +22,7 @@ Frame = NDArray[np.uint8]
 
 def record_episode(
     config: EnvConfig,
-    policy_predict: Callable[[Any], Any],
+    policy_predict: Callable[[Any, dict[str, Any]], Any],
     max_steps: int = 1000,
     seed: int | None = None,
 ) -> list[Frame]:
@@ -30,7 +30,8 @@ def record_episode(
 
     Args:
         config: the environment; its `num_envs`, `vectorization` and `autoreset` play no part.
-        policy_predict: takes a batch of one observation `[1, *obs]`, gives a batch of one action `[1, *act]`.
+        policy_predict: takes a batch of one observation `[1, *obs]` and Gymnasium's infos (which may hold an action
+            mask), gives a batch of one action `[1, *act]`.
         max_steps: where to stop if the episode has not ended by then.
         seed: of the episode.
 
@@ -40,10 +41,10 @@ def record_episode(
     one = replace(config, num_envs=1, vectorization="sync", autoreset="next_step")
     vector_env = make_vector(one, render_mode="rgb_array")
     try:
-        observations, _ = reset(vector_env, seed)
+        observations, infos = reset(vector_env, seed)
         frames = frames_of(vector_env)
         for _ in range(max_steps):
-            observations, _, terminated, truncated, _ = vector_env.step(policy_predict(observations))
+            observations, _, terminated, truncated, infos = vector_env.step(policy_predict(observations, infos))
             frames += frames_of(vector_env)
             if terminated[0] or truncated[0]:
                 break

@@ -1,7 +1,5 @@
 """Collectors: where rollouts come from. `EnvCollector` steps vector environments with a policy."""
 
-import math
-from collections import deque
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch import Tensor
 from envs.errors import RllabError
 from envs.make import autoreset_mode, reset
 from envs.snapshot import capture, restore
+from rllab.episodes import EpisodeRecorder
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
 from rllab.policies.actor_critic import ActorCritic
@@ -42,37 +41,6 @@ class Collector(Protocol):
         """Let environments and the like go."""
 
 
-class RecentEpisodes:
-    """Raw returns and lengths of the last 100 finished episodes."""
-
-    def __init__(self, window: int = 100) -> None:
-        self.returns: deque[float] = deque(maxlen=window)
-        self.lengths: deque[int] = deque(maxlen=window)
-
-    def add(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
-        """Take in episodes in the order they ended."""
-        self.returns.extend(returns.tolist())
-        self.lengths.extend(lengths.tolist())
-
-    def means(self) -> dict[str, float]:
-        """`return_mean` and `length_mean`; NaN before the first episode has ended."""
-        if not self.returns:
-            return {"return_mean": math.nan, "length_mean": math.nan}
-        return {
-            "return_mean": sum(self.returns) / len(self.returns),
-            "length_mean": sum(self.lengths) / len(self.lengths),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both windows."""
-        return {"returns": list(self.returns), "lengths": list(self.lengths)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.returns.extend(state["returns"])
-        self.lengths.extend(state["lengths"])
-
-
 class EnvCollector:
     """Steps a vector environment, in either autoreset mode, with or without masks and recurrence.
 
@@ -88,7 +56,7 @@ class EnvCollector:
         self.num_rows = vector_env.num_envs
         self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
         self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))
-        self.recent_episodes = RecentEpisodes()
+        self.episodes = EpisodeRecorder(self.num_rows)
         observations, infos = reset(vector_env, seed)
         self._observations = _standard(observations)
         self._mask = action_masks(observations, infos, policy, self.num_rows)
@@ -96,8 +64,6 @@ class EnvCollector:
         self._previous_done = np.zeros(self.num_rows, bool)
         self._previous_start = np.ones(self.num_rows, bool)
         """Whether the current observations begin an episode."""
-        self._running_return = np.zeros(self.num_rows)
-        self._running_length = np.zeros(self.num_rows, np.int64)
 
     def collect(self, policy: ActorCritic) -> Rollout:
         """Act for `rollout_steps` columns.
@@ -133,7 +99,8 @@ class EnvCollector:
             truncated[:, t] = cut
             _assign(columns[t + 1], received)
             if masks is not None:
-                mask = action_masks(received, infos, policy, rows)
+                sent = action_masks(received, infos, policy, rows)
+                mask = np.ones_like(self._mask) if sent is None else sent  # none sent: all is allowed
             if self.same_step:
                 if cut.any():
                     finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended).tolist()]
@@ -157,9 +124,10 @@ class EnvCollector:
         steps = self.steps
         done = terminated | truncated
         valid, starts = self._columns(done)
-        self._require_finite(observations, rewards, valid)
-        returns, lengths = self._finished_episodes(rewards, done, valid)
-        self.recent_episodes.add(returns, lengths)
+        with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and refused below
+            single_rewards = rewards.astype(np.float32)
+        self._require_finite(observations, single_rewards, finals)
+        returns, lengths = self.episodes.record(rewards, done, valid)
 
         tensor = torch.from_numpy
         tensors = map_nested(tensor, observations)
@@ -177,7 +145,7 @@ class EnvCollector:
             index, final_values = self._final_values(policy, finals)
             next_values[index] = final_values
 
-        rewards32 = tensor(rewards.astype(np.float32))
+        rewards32 = tensor(single_rewards)
         return Rollout(
             observations=map_nested(lambda leaf: leaf[:, :steps], tensors),
             actions=tensor(actions),
@@ -209,23 +177,6 @@ class EnvCollector:
         self._previous_done, self._previous_start = done[:, -1].copy(), starts[:, -1].copy()
         return valid, starts
 
-    def _finished_episodes(
-        self, rewards: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Raw returns and lengths of the episodes that ended, in time order."""
-        totals = np.cumsum(rewards * valid, axis=1) + self._running_return[:, None]
-        counts = np.cumsum(valid, axis=1) + self._running_length[:, None]
-        self._running_return, self._running_length = totals[:, -1].copy(), counts[:, -1].copy()
-        columns, rows = np.nonzero(done.T)
-        returns, lengths = np.empty(len(rows)), np.empty(len(rows), np.int64)
-        before_return, before_length = np.zeros(self.num_rows), np.zeros(self.num_rows, np.int64)
-        for i, (t, n) in enumerate(zip(columns, rows, strict=True)):
-            returns[i], lengths[i] = totals[n, t] - before_return[n], counts[n, t] - before_length[n]
-            before_return[n], before_length[n] = totals[n, t], counts[n, t]
-        self._running_return -= before_return
-        self._running_length -= before_length
-        return returns, lengths
-
     def _final(self, infos: dict[str, Any], row: int, hidden: Tensor | None) -> tuple[Nested, Tensor | None]:
         """The true last observation of a cut episode, and the recurrent state that led to it."""
         return infos["final_obs"][row], None if hidden is None else hidden[row]
@@ -248,19 +199,20 @@ class EnvCollector:
             values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
         return (torch.tensor(rows), torch.tensor(columns)), values
 
-    def _require_finite(self, observations: Nested, rewards: NDArray[np.float64], valid: NDArray[np.bool_]) -> None:
+    def _require_finite(
+        self, observations: Nested, rewards: NDArray[np.float32], finals: list[tuple[int, int, Nested, Tensor | None]]
+    ) -> None:
         for name, leaf in [("reward", rewards), *(("observation", leaf) for leaf in leaves_of(observations))]:
             if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
                 bad = ~np.isfinite(leaf).reshape(*leaf.shape[:2], -1).all(-1)
-                row, column = np.argwhere(bad)[0]
-                raise RllabError(
-                    f"environment {row} gave a {name} that is not finite (NaN or infinite) at step {column} of this "
-                    "rollout, so training stopped before learning from it; the last checkpoint is intact"
-                )
+                raise _not_finite(name, *np.argwhere(bad)[0].tolist())
+        for row, column, final, _ in finals:
+            if not all(np.isfinite(leaf).all() for leaf in leaves_of(final)):
+                raise _not_finite("final observation", row, column)
 
     def recent(self) -> dict[str, float]:
         """Mean raw return and length of the last 100 episodes."""
-        return self.recent_episodes.means()
+        return self.episodes.means()
 
     def state_dict(self) -> dict[str, Any]:
         """Simulator states, the last observations, recurrent state, running totals and the random generator."""
@@ -272,9 +224,7 @@ class EnvCollector:
             "hidden": self._hidden,
             "previous_done": self._previous_done,
             "previous_start": self._previous_start,
-            "running_return": self._running_return,
-            "running_length": self._running_length,
-            "recent_episodes": self.recent_episodes.state_dict(),
+            "episodes": self.episodes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
@@ -285,13 +235,11 @@ class EnvCollector:
         self._mask, self._hidden = state["mask"], state["hidden"]
         self._previous_done = np.array(state["previous_done"])
         self._previous_start = np.array(state["previous_start"])
-        self._running_return = np.array(state["running_return"])
-        self._running_length = np.array(state["running_length"])
-        self.recent_episodes.load_state_dict(state["recent_episodes"])
+        self.episodes.load_state_dict(state["episodes"])
         for row, observation in started_anew.items():
             map_nested(lambda leaf, new, n=row: leaf.__setitem__(n, new), self._observations, observation)
             self._previous_done[row], self._previous_start[row] = False, True
-            self._running_return[row] = self._running_length[row] = 0
+            self.episodes.forget(row)
         if not started_anew:
             return []
         return [
@@ -321,6 +269,13 @@ def evaluate_rows(policy: Policy, batch: Batch, chunk: int = 16_384) -> tuple[Te
         ]
         log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
         return log_probs.view(shape).cpu(), values.view(shape).cpu()
+
+
+def _not_finite(name: str, row: int, column: int) -> RllabError:
+    return RllabError(
+        f"environment {row} gave a {name} that is not finite (NaN or infinite) at step {column} of this "
+        "rollout, so training stopped before learning from it; the last checkpoint is intact"
+    )
 
 
 def _standard(observations: Nested) -> Nested:

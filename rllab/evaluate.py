@@ -115,9 +115,9 @@ def film(policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int =
 
     hidden = policy.initial_hidden(1)
 
-    def play(observations: Any) -> Any:
+    def play(observations: Any, infos: dict[str, Any]) -> Any:
         nonlocal hidden
-        mask = action_masks(observations, {}, policy, 1)
+        mask = action_masks(observations, infos, policy, 1)
         actions, hidden = policy.act(observations, None, hidden=hidden, action_mask=mask)
         return policy.family.to_environment(actions)
 

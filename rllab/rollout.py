@@ -3,8 +3,9 @@
 Rows are trajectories and columns are time, `[N, T]`: N environments or N responses, T steps or T tokens.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -47,31 +48,24 @@ class Batch:
 
     def select(self, index: Tensor | slice) -> Self:
         """The entries at `index` along the first dimension, of every field."""
-        chosen = {
-            field.name: map_nested(lambda leaf: leaf[index], value)
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return type(self)(**chosen)
+        return self._map(lambda leaf: leaf[index])
 
     def flatten(self) -> Self:
         """Rows `[N, T, ...]` as independent steps `[N·T, ...]`; recurrent state has no meaning there."""
-        flat = {
-            field.name: map_nested(lambda leaf: leaf.flatten(0, 1), value)
-            for field in fields(self)
-            if field.name not in ("starts", "hidden") and (value := getattr(self, field.name)) is not None
-        }
-        return type(self)(**flat)
+        return replace(self, starts=None, hidden=None)._map(lambda leaf: leaf.flatten(0, 1))
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on `device`."""
-        return type(self)(
-            **{
-                field.name: map_nested(lambda leaf: leaf.to(device), value)
-                for field in fields(self)
-                if (value := getattr(self, field.name)) is not None
-            }
-        )
+        return self._map(lambda leaf: leaf.to(device))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with `function` applied to every tensor of every field that is there."""
+        fields = {name: map_nested(function, getattr(self, name)) for name in self._present}
+        return type(self)(**fields)
+
+    @cached_property
+    def _present(self) -> list[str]:
+        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
 
     def minibatches(self, size: int, generator: np.random.Generator) -> Iterator[Self]:
         """One epoch: shuffle once, then contiguous slices of `size` entries of the first dimension.
@@ -161,7 +155,7 @@ class Rollout:
         """The same rollout with every tensor on `device`."""
         tensors = {
             field.name: map_nested(lambda leaf: leaf.to(device), value)
-            for field in fields(self)
+            for field in dataclasses.fields(self)
             if field.name not in ("episode_returns", "episode_lengths")
             and (value := getattr(self, field.name)) is not None
         }

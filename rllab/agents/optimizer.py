@@ -21,7 +21,7 @@ def schedule(kind: Schedule, remaining: float) -> float:
     return 1.0
 
 
-def require_finite(loss: Tensor, gradient_norm: float) -> None:
+def require_finite(loss: Any, gradient_norm: float) -> None:
     """Raise RllabError, naming the source, unless a loss and the norm of its gradient are finite."""
     if not math.isfinite(gradient_norm):
         what = "gradient" if math.isfinite(float(loss)) else "loss"
@@ -49,11 +49,18 @@ class Optimizer:
         return rate
 
     def step(self, loss: Tensor) -> float:
-        """One step down the loss's gradient, clipped to `max_grad_norm` (0: never); its norm before clipping.
+        """One step down the loss's gradient; its norm before clipping. Raises as `apply` does."""
+        self.policy.gradient(loss, self.parameters)
+        return self.apply(loss.detach())
 
-        Raises RllabError if the loss or the gradient is not finite; nothing has been changed then.
+    def apply(self, loss: Any) -> float:
+        """One step down the gradient that lies in the buffer, clipped to `max_grad_norm` (0: never).
+
+        Returns the norm before clipping. Raises RllabError if the gradient is not finite, naming `loss` as
+        the source if that is not either; nothing has been changed then.
         """
-        gradient = self.policy.gradient(loss, self.parameters)
+        gradient = self.parameters.grad
+        assert gradient is not None
         norm = float(torch.linalg.vector_norm(gradient))
         require_finite(loss, norm)
         if 0 < self.max_grad_norm < norm:

@@ -21,8 +21,12 @@ from rllab.agents.agent import (
     standardised,
 )
 from rllab.agents.optimizer import Optimizer, Schedule, schedule
+from rllab.agents.surrogate import clipped_surrogate
 from rllab.policies.policy import Evaluation, Policy
 from rllab.rollout import Experience, Rollout
+
+Measured = dict[str, Any]
+"""Scalars by name, tensors or NumPy's."""
 
 
 @dataclass(frozen=True)
@@ -96,25 +100,20 @@ class PPO(Agent):
                 batch = replace(batch, parameters=self.policy.evaluate(batch).parameters)
 
         size = entries(config.minibatch_size, rollout.actions.shape[1], self.policy.rows)
-        statistics: list[dict[str, Tensor]] = []
+        statistics: list[Measured] = []
         norms: list[float] = []
-        stopped = False
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(size, self.generator):
-                evaluation = self.policy.evaluate(minibatch)
-                loss, measured = self.loss(minibatch, evaluation, clip_range)
-                if config.target_kl is not None and float(measured["approximate_kl"]) > 1.5 * config.target_kl:
-                    stopped = True
-                    break
-                norms.append(self.optimizer.step(loss))
+                loss, measured = self._differentiate(minibatch, clip_range)
                 statistics.append(measured)
-            if stopped:
-                break
+                if config.target_kl is not None and float(measured["approximate_kl"]) > 1.5 * config.target_kl:
+                    break
+                norms.append(self.optimizer.apply(loss))
+            else:
+                continue
+            break
 
-        names = statistics[0] if statistics else measured
-        metrics = {
-            name: float(torch.stack([measured[name] for measured in statistics or [measured]]).mean()) for name in names
-        }
+        metrics = {name: float(sum(m[name] for m in statistics)) / len(statistics) for name in statistics[0]}
         metrics |= {
             "gradient_norm": sum(norms) / max(len(norms), 1),
             "explained_variance": explained_variance(rollout, returns),
@@ -126,7 +125,17 @@ class PPO(Agent):
             metrics |= self._adapt_penalty(batch)
         return metrics
 
-    def loss(self, batch: Experience, evaluation: Evaluation, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _differentiate(self, batch: Experience, clip_range: float) -> tuple[Any, Measured]:
+        """Put the loss's gradient into the buffer; the loss, and what is reported of it."""
+        config, fast = self.config, self.policy.fast
+        if fast is not None and config.objective == "clip" and config.value_clip_range is None:
+            self.policy.zero_gradient()
+            return clipped_surrogate(fast, batch, config, clip_range)
+        loss, measured = self.loss(batch, self.policy.evaluate(batch), clip_range)
+        self.policy.gradient(loss, self.policy.flat)
+        return loss.detach(), measured
+
+    def loss(self, batch: Experience, evaluation: Evaluation, clip_range: float) -> tuple[Tensor, Measured]:
         """Equation 9 with its sign turned, to be minimised; and what is reported of it."""
         config = self.config
         advantage = batch.advantages

@@ -2,22 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from envs.errors import RllabError
 
-T = TypeVar("T")
-
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A switch that exists in one direction only: `--quiet`, without `--no-quiet`."""
 
 
-def parse(
-    kind: Any, argv: Sequence[str], command: str, *, description: str | None = None, default: Any = None
-) -> Any:
+def parse(kind: Any, argv: Sequence[str], command: str, *, description: str | None = None, default: Any = None) -> Any:
     """`argv` as an instance of the dataclass `kind`; its fields are flags without prefixes, its docstrings the help.
 
     Args:
@@ -29,13 +25,15 @@ def parse(
 
     Raises SystemExit: 0 after `--help`, 2 after a usage error, which has been explained.
     """
+    # An instance that stands for no default would make every field required: the argument is left out.
+    defaults = {} if default is None else {"default": default}
     return tyro.cli(
         kind,
         args=list(argv),
         prog=f"rllab {command}",
         description=description,
-        default=tyro.MISSING if default is None else default,
         config=(tyro.conf.OmitArgPrefixes,),
+        **defaults,
     )
 
 
@@ -62,9 +60,9 @@ JsonObject = Annotated[
 """A dictionary, given as a JSON object."""
 
 
-def checkpoint_named(text: str) -> int | str:
+def checkpoint_named(text: str) -> int | Literal["best", "latest"]:
     """`best`, `latest`, or a step's number. Raises RllabError for anything else."""
-    if text in ("best", "latest"):
+    if text == "best" or text == "latest":
         return text
     if text.isdecimal():
         return int(text)

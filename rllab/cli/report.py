@@ -1,6 +1,7 @@
 """What runs have come to, read from their folders: the tables that end `rllab train` and `rllab resume`."""
 
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,8 +89,10 @@ def report_run(path: Path, stop_reason: str | None = None) -> None:
 
 
 def report_runs(parent: Path, paths: Sequence[Path]) -> None:
-    """Print how several trainings of one configuration went, and what to do next."""
+    """Print how several trainings of one configuration went, and what to do next; nothing if there are none."""
     outcomes = [Outcome.of(path) for path in paths]
+    if not outcomes:
+        return
     columns = ("Run", "Steps", "Time", "Steps/s", "Training return", "Evaluation", "Best")
     rows = [
         (
@@ -119,10 +122,14 @@ def report_runs(parent: Path, paths: Sequence[Path]) -> None:
     )
 
 
-def report_interruption(error: "Interrupted", path: Path, flags: str = "") -> int:
-    """Say where an interrupted training lies and how to go on with it; returns the exit code."""
-    print(
-        f"rllab: {error}; its state is saved in {path}\nrllab: go on with: rllab resume {quoted(path)}{flags}",
-        file=sys.stderr,
-    )
+def report_interruption(error: "Interrupted", path: Path, flags: Sequence[str] = ()) -> int:
+    """Say where an interrupted training lies and how to go on with it; returns the exit code.
+
+    Args:
+        error: what the loop raised.
+        path: the run's folder, or that of several runs.
+        flags: what resuming needs to be told again.
+    """
+    resume = shlex.join(["rllab", "resume", str(path), *flags])
+    print(f"rllab: {error}; saved in {path}\nrllab: go on with: {resume}", file=sys.stderr)
     return error.exit_code

@@ -8,8 +8,9 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,10 +20,10 @@ from envs.errors import RllabError
 from envs.make import EnvConfig
 from envs.registry import find_spec
 from rllab.agents import CONFIGS, AgentConfig
-from rllab.callbacks import Callback, StopAtReturn
+from rllab.callbacks import StopAtReturn
 from rllab.cli.arguments import Flag, JsonObject, parse
-from rllab.cli.processes import Job, run_jobs
-from rllab.cli.report import interruption, report_run, report_runs
+from rllab.cli.processes import Job, cores, run_jobs
+from rllab.cli.report import report_interruption, report_run, report_runs
 from rllab.config import TrainConfig, configure, preset_for
 from rllab.experiment import Interrupted, Workshop, train
 from rllab.policies import PolicyConfig
@@ -96,16 +97,106 @@ def command(argv: Sequence[str]) -> int:
     arguments = _parse(agent, env, flags)
     config, options = arguments.config, arguments.run
     out = options.out or default_folder(config.env.id, config.agent_name, config.seed)
+    if not options.quiet:
+        preset = " with its preset" if options.preset and preset_for(config.agent_name, config.env.id) else ""
+        print(f"{config.agent_name} on {config.env.id}{preset}, in {out}", flush=True)
     if options.seeds > 1:
         return _train_seeds(config, options, out, argv)
-    callbacks: list[Callback] = [] if options.stop_at is None else [StopAtReturn(options.stop_at)]
-    if not options.quiet:
-        preset = " with its preset" if options.preset and preset_for(agent or "", config.env.id) else ""
-        print(f"{config.agent_name} on {config.env.id}{preset}, in {out}", flush=True)
+    callbacks = [] if options.stop_at is None else [StopAtReturn(options.stop_at)]
     try:
         run = train(config, out=out, callbacks=callbacks, overwrite=options.overwrite, quiet=options.quiet)
     except Interrupted as error:
-        return interruption(error, out, _stop_at_flag(options))
+        return report_interruption(error, out, _stop_at(options))
     if not options.quiet:
         report_run(run.path, run.stop_reason)
     return 0
+
+
+def _positionals(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
+    """The agent's name, the environment's id, and the rest; the names may be missing if help is asked for."""
+    named = list(takewhile(lambda word: not word.startswith("-"), argv))[:2]
+    flags = list(argv[len(named) :])
+    agent, env = [*named, None, None][:2]
+    if agent is not None and agent not in CONFIGS:
+        near = get_close_matches(agent, CONFIGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(CONFIGS)}"
+        raise RllabError(f"there is no agent '{agent}'; {hint}")
+    if env is None and not {"-h", "--help"} & set(flags):
+        raise RllabError(
+            "name the agent and the environment first, such as `rllab train ppo CartPole-v1 --steps 50000`"
+        )
+    return agent, env, flags
+
+
+def _parse(agent: str | None, env: str | None, flags: Sequence[str]) -> TrainArguments[Any]:
+    """The flags over the defaults of the agent and the environment."""
+    if agent is None:
+        description = (
+            "Train reinforce, ppo or trpo on an environment. These are the flags that all agents have; "
+            "`rllab train ppo --help` adds those of ppo, and `rllab train ppo CartPole-v1 --help` shows the tuned "
+            "defaults for an environment."
+        )
+        blank = TrainArguments(RunOptions(), LoopConfig(), AgentConfig(), PolicyConfig(), EnvOptions())
+        command = f"train {{{','.join(CONFIGS)}}} ENV"
+        parsed: TrainArguments[Any] = parse(
+            TrainArguments[AgentConfig], flags, command, description=description, default=blank
+        )
+        return parsed
+    if env is not None and ":" not in env:
+        env = find_spec(env).id  # CartPole is CartPole-v1, so that it finds its preset
+    config = configure(agent, env or "", preset="--no-preset" not in flags)
+    tuned = env is not None and "--no-preset" not in flags and preset_for(agent, env)
+    description = f"Train {agent} on {env or 'an environment'}." + (
+        f" The defaults are tuned: those of the preset for {env}." if tuned else ""
+    )
+    default = TrainArguments(
+        RunOptions(seed=config.seed, device=config.device),
+        config.loop,
+        config.agent,
+        config.policy,
+        EnvOptions(**dataclasses.asdict(config.env)),
+    )
+    generic: Any = TrainArguments
+    parsed = parse(
+        generic[type(config.agent)], flags, f"train {agent} {env or 'ENV'}", description=description, default=default
+    )
+    return parsed
+
+
+def _train_seeds(config: TrainConfig, options: RunOptions, out: Path, argv: Sequence[str]) -> int:
+    """Train a run for each seed, each by this same command in a process of its own."""
+    seeds = range(options.seed, options.seed + options.seeds)
+    folders = {seed: out / f"seed-{seed}" for seed in seeds}
+    if is_run(out):
+        raise RllabError(f"{out} is a run itself; name another folder for the {options.seeds} seeds with --out")
+    taken = [folder.name for folder in folders.values() if is_run(folder)]
+    if taken and not options.overwrite:
+        raise RllabError(
+            f"{out} already holds {', '.join(taken)}; go on with them by `rllab resume {out}`, replace them with "
+            "--overwrite, or choose another folder with --out"
+        )
+    # Input that cannot work is refused here, once, before any process starts.
+    with Workshop(config) as workshop:
+        workshop.check()
+    # Of a flag given twice the last one counts.
+    jobs = [
+        Job(folder, ["train", *argv, "--seed", str(seed), "--seeds", "1", "--out", str(folder), "--quiet"])
+        for seed, folder in folders.items()
+    ]
+    at_once = options.jobs or (cores() if config.device == "cpu" else 1)
+    ending = run_jobs(jobs, at_once, config.loop.steps * options.seeds, quiet=options.quiet)
+    if ending.interruption is not None:
+        code = report_interruption(ending.interruption, out, _stop_at(options))
+        if missing := ending.not_begun:
+            first = str(seeds[-len(missing)])
+            rest = [*argv, "--seed", first, "--seeds", str(len(missing)), "--out", str(out)]
+            print(f"rllab: train those that had not begun with: rllab train {shlex.join(rest)}", file=sys.stderr)
+        return code
+    if not options.quiet:
+        report_runs(out, [folder for folder in folders.values() if ending.codes[folder] == 0])
+    return ending.exit_code
+
+
+def _stop_at(options: RunOptions) -> list[str]:
+    """The threshold is this command's affair, not the run's: resuming needs it again."""
+    return [] if options.stop_at is None else ["--stop-at", f"{options.stop_at:g}"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rllab.policies.distributions import LOG_SQRT_TWO_PI, MASKED
 from rllab.policies.networks import Normaliser
+from rllab.rollout import Batch
 
 Array = NDArray[np.float32]
 
@@ -103,8 +104,8 @@ class FastMLP:
 
 
 @dataclass
-class _Forward:
-    """What a forward pass leaves for its backward pass; every array is `[B, …]`."""
+class FastForward:
+    """The result of a forward pass, and what its backward pass needs; every array is `[B, …]`."""
 
     actor: list[Array]
     critic: list[Array]
@@ -112,6 +113,11 @@ class _Forward:
     entropy: Array
     distribution_gradient: Callable[[Array | None, Array | None], tuple[Array, Array | None]]
     """From gradients of log-probability and entropy to those of the network's output and of log_std."""
+
+    @property
+    def value(self) -> Array:
+        """The critic's values `[B]`."""
+        return self.critic[-1].reshape(-1)
 
 
 class FastActorCritic:
@@ -151,20 +157,20 @@ class FastActorCritic:
         actions: NDArray[np.int64] = outputs.argmax(-1)
         return actions
 
-    def forward(self, observations: Tensor, actions: Tensor, mask: Tensor | None) -> _Forward:
+    def forward(self, batch: Batch) -> FastForward:
         """Log-probabilities, entropies and values of steps, keeping what their gradients need."""
-        inputs = self.inputs(observations.numpy())
+        inputs = self.inputs(batch.observations.numpy())
         actor, critic = self.actor.forward(inputs), self.critic.forward(inputs)
         if self.log_std is None:
-            legal = None if mask is None else mask.numpy().reshape(len(inputs), -1)
-            head = _categorical(actor[-1], actions.numpy().reshape(-1), legal)
+            legal = None if batch.action_mask is None else batch.action_mask.numpy().reshape(len(inputs), -1)
+            head = _categorical(actor[-1], batch.actions.numpy().reshape(-1), legal)
         else:
-            head = _gaussian(actor[-1], self.log_std, actions.numpy().reshape(len(inputs), -1))
-        return _Forward(actor, critic, *head)
+            head = _gaussian(actor[-1], self.log_std, batch.actions.numpy().reshape(len(inputs), -1))
+        return FastForward(actor, critic, *head)
 
     def backward(
-        self, forward: _Forward, log_prob: Array | None, entropy: Array | None, value: Array | None,
-        parameters: Array | None,
+        self, forward: FastForward, log_prob: Array | None, entropy: Array | None, value: Array | None,
+        parameters: Array | None = None,
     ) -> None:  # fmt: skip
         """Add to the flat gradient, given the loss's gradients with respect to what `evaluate` returned."""
         if log_prob is not None or entropy is not None or parameters is not None:
@@ -179,7 +185,7 @@ class FastActorCritic:
         if value is not None:
             self.critic.backward(forward.critic, value.reshape(-1, 1))
 
-    def parameters(self, forward: _Forward) -> Array:
+    def parameters(self, forward: FastForward) -> Array:
         """The distribution's parameters `[B, D]`."""
         if self.log_std is None:
             return forward.actor[-1]
@@ -240,20 +246,16 @@ class FastEvaluation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, fast: FastActorCritic, observations: Tensor, actions: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, anchor: Tensor, fast: FastActorCritic, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.fast, ctx.state = fast, fast.forward(observations, actions, mask)
-        state = ctx.state
-        tensor = torch.from_numpy
-        value, parameters = tensor(state.critic[-1].reshape(-1)), tensor(fast.parameters(state))
-        return tensor(state.log_prob), tensor(state.entropy), value, parameters
+        ctx.fast, ctx.state = fast, fast.forward(batch)
+        state, tensor = ctx.state, torch.from_numpy
+        return tensor(state.log_prob), tensor(state.entropy), tensor(state.value), tensor(fast.parameters(state))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
         ctx.fast.backward(ctx.state, *(None if g is None else g.numpy() for g in gradients))
-        return None, None, None, None, None
+        return None, None, None
 
 
 class FastValue(torch.autograd.Function):

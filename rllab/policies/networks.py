@@ -73,8 +73,8 @@ class ObservationLayout:
     def __init__(self, space: gymnasium.Space[Any]) -> None:
         self.numbers: list[tuple[tuple[str | int, ...], int]] = []
         """(path, size) of the Box leaves, the ones that are normalised."""
-        self.choices: list[tuple[tuple[str | int, ...], tuple[int, ...], int]] = []
-        """(path, sizes, start) of the Discrete and MultiDiscrete leaves."""
+        self.choices: list[tuple[tuple[str | int, ...], tuple[int, ...], tuple[int, ...]]] = []
+        """(path, sizes, starts) of the Discrete and MultiDiscrete leaves, a number for each choice."""
         self.images: list[tuple[tuple[str | int, ...], tuple[int, int, int], bool]] = []
         """(path, (channels, height, width), channels last) of the image leaves."""
         self.mask_key = (
@@ -92,9 +92,9 @@ class ObservationLayout:
             for index, child in enumerate(space.spaces):
                 self._visit(child, (*path, index))
         elif isinstance(space, spaces.Discrete):
-            self.choices.append((path, (int(space.n),), int(space.start)))
-        elif isinstance(space, spaces.MultiDiscrete) and not np.any(space.start):
-            self.choices.append((path, tuple(int(n) for n in space.nvec.flatten()), 0))
+            self.choices.append((path, (int(space.n),), (int(space.start),)))
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.choices.append((path, tuple(space.nvec.flatten().tolist()), tuple(space.start.flatten().tolist())))
         elif isinstance(space, spaces.MultiBinary):
             self.numbers.append((path, int(np.prod(space.shape))))
         elif isinstance(space, spaces.Box) and self._is_image(space):
@@ -149,10 +149,11 @@ class Encoder(nn.Module):
         numbers = self.layout.flat_numbers(observations, leading)
         if numbers is not None:
             features.append(numbers if normaliser is None else normaliser(numbers))
-        for path, sizes, start in self.layout.choices:
-            chosen = _leaf(observations, path).long() - start
-            chosen = chosen.reshape(*chosen.shape[:leading], -1)
-            features += [nn.functional.one_hot(chosen[..., i], n).float() for i, n in enumerate(sizes)]
+        for path, sizes, starts in self.layout.choices:
+            chosen = _leaf(observations, path).long()
+            chosen = chosen.reshape(*chosen.shape[:leading], len(sizes))
+            for i, (size, start) in enumerate(zip(sizes, starts, strict=True)):
+                features.append(nn.functional.one_hot(chosen[..., i] - start, size).float())
         for (path, _, channels_last), network in zip(self.layout.images, self.convolutions, strict=True):
             images = _leaf(observations, path)
             shape = images.shape[:leading]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from envs.normalise import RewardScaling
 from rllab.policies.distributions import Distribution
+from rllab.policies.fast import FastActorCritic
 from rllab.rollout import Batch, Rollout
 
 
@@ -39,6 +40,8 @@ class Policy(ABC):
     """
 
     rows = False
+    fast: FastActorCritic | None = None
+    """The hand-written path over the same weights, where there is one."""
     reward_scaling: RewardScaling | None = None
     """Running scale of the rewards it was trained on, if they were scaled; evaluation never uses it."""
 
@@ -102,11 +105,15 @@ class Policy(ABC):
 
         return product
 
+    def zero_gradient(self) -> None:
+        """Empty the gradient buffer."""
+        assert self.flat.grad is not None
+        self.flat.grad.zero_()
+
     def gradient(self, loss: Tensor, parameters: Tensor) -> Tensor:
         """The loss's gradient with respect to `flat` or a leaf of it, in place in the gradient buffer."""
-        assert self.flat.grad is not None
         assert parameters.grad is not None
-        self.flat.grad.zero_()
+        self.zero_gradient()
         loss.backward()  # type: ignore[no-untyped-call]
         return parameters.grad
 

@@ -22,7 +22,7 @@ def gradient_frames(count, height, width):
 def test_an_episode_is_filmed_from_its_first_observation_to_its_last(id):
     seen = []
 
-    def predict(observations):
+    def predict(observations, infos):
         seen.append(observations)
         return np.array([0])
 
@@ -35,7 +35,7 @@ def test_an_episode_is_filmed_from_its_first_observation_to_its_last(id):
 
 
 def test_filming_stops_where_the_episode_ends():
-    frames = record_episode(EnvConfig("CartPole-v1"), lambda observations: np.array([1]), seed=0)
+    frames = record_episode(EnvConfig("CartPole-v1"), lambda observations, infos: np.array([1]), seed=0)
     assert 8 <= len(frames) <= 12
 
 
@@ -86,7 +86,7 @@ def test_an_environment_made_without_frames_is_refused():
 
 def test_an_environment_that_cannot_be_drawn_is_refused():
     with pytest.raises(RllabError, match="cannot be drawn"):
-        record_episode(EnvConfig("toy_environments:RandomWalk-v1"), lambda observations: np.array([0]))
+        record_episode(EnvConfig("toy_environments:RandomWalk-v1"), lambda observations, infos: np.array([0]))
 
 
 def test_a_missing_renderer_is_told_with_what_to_install(monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from envs.snapshot import Snapshot
 from rllab.policies import ActorCritic, PolicyConfig
 from rllab.rollout import Batch
 
@@ -162,7 +163,7 @@ for environment in (Scripted, AnySpaces, MaskedObservation, Failing):
 
 def vector_of(mode: str, *envs: gymnasium.Env[Any, Any]) -> SyncVectorEnv:
     """A vector environment of these very environments."""
-    return SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=MODES[mode])
+    return SyncVectorEnv([lambda env=env: Snapshot(env) for env in envs], autoreset_mode=MODES[mode])
 
 
 def policy_for(env: Any, **config: Any) -> ActorCritic:

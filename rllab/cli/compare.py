@@ -1,0 +1,146 @@
+"""Compare runs: learning curves with intervals over seeds, and a table of how well each method ended."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from envs.errors import RllabError
+from rllab.cli.arguments import parse
+from rllab.cli.console import interval, number, print_table
+from rllab.plots import Rows, plot_comparison
+from rllab.progress import format_count
+from rllab.runs import Run, find_runs, is_run
+from rllab.statistics import bootstrap_interval, iqm, series
+
+_LONGEST_LABEL = 60
+# What does not change how well a method learns, and where it runs.
+_INCIDENTAL = {
+    "seed", "device", "evaluation_every", "evaluation_episodes", "checkpoint_every", "keep_checkpoints", "tensorboard",
+    "histograms", "video_every", "fast_path",
+}  # fmt: skip
+)
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Draw the learning curves of runs, by steps and by wall-clock time, and print how they ended.
+
+    Runs that differ in nothing but their seeds are one method: its curve is the interquartile mean over them, in
+    its 95 % bootstrap interval. Folders of runs that are named separately stay apart.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders, or folders of runs."""
+    output: Path = Path("comparison.png")
+    """The figure; .png, .svg and .pdf are among the formats."""
+    metric: str = "return_mean"
+    """The column of metrics.jsonl to compare, such as evaluation/return_mean."""
+    title: str = ""
+    """Above the figure."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in nothing but their seeds."""
+
+    settings: Mapping[str, Any]
+    """Their configuration, flat, without what is incidental."""
+    folder: Path | None
+    """The folder of runs that they were named by, if they were."""
+    runs: list[Run]
+
+
+def command(argv: Sequence[str]) -> int:
+    """`rllab compare RUN…`."""
+    arguments: CompareArguments = parse(CompareArguments, argv, "compare")
+    methods = group(arguments.runs)
+    metrics = {
+        label: [run.read_metrics() for run in method.runs]
+        for label, method in zip(labels(methods), methods, strict=True)
+    }
+    if not any(arguments.metric in row for runs in metrics.values() for rows in runs for row in rows):
+        known = sorted({name for runs in metrics.values() for rows in runs for row in rows for name in row})
+        raise RllabError(f"no run has measured '{arguments.metric}'; there are {', '.join(known) or 'no metrics yet'}")
+    plot_comparison(metrics, arguments.output, arguments.title, y=arguments.metric)
+    final = "Final return" if arguments.metric == "return_mean" else f"Final {arguments.metric}"
+    columns = ("Method", "Seeds", "Steps", final, "95 % interval", "Evaluation", "95 % interval")
+    print_table(columns, (_row(label, runs, arguments.metric) for label, runs in metrics.items()), right=columns[1:])
+    print(f"Interquartile means over seeds, in their 95 % bootstrap intervals. Figure: {arguments.output}")
+    return 0
+
+
+def group(paths: Iterable[Path]) -> list[Method]:
+    """The methods among runs and folders of runs, in the order of their first run."""
+    methods: dict[tuple[str, Path | None], Method] = {}
+    seen: set[Path] = set()
+    for path in paths:
+        folder = None if is_run(path) else path
+        for run_path in find_runs([path]):
+            if run_path.resolve() in seen:
+                continue
+            seen.add(run_path.resolve())
+            run = Run.open(run_path)
+            settings = _settings(run.config)
+            key = (json.dumps(settings, sort_keys=True), folder)
+            methods.setdefault(key, Method(settings, folder, [])).runs.append(run)
+    return list(methods.values())
+
+
+def labels(methods: Sequence[Method]) -> list[str]:
+    """A short name for each method: the agent, and whatever else tells it from the others."""
+    several = len(methods) > 1
+    names = list(dict.fromkeys(name for method in methods for name in method.settings))
+    varying = [name for name in names if len({repr(method.settings.get(name)) for method in methods}) > 1]
+    result = []
+    for method in methods:
+        alike = [other for other in methods if _kind(other) == _kind(method)]
+        parts = [method.settings["agent_name"]]
+        if "id" in varying or not several:
+            parts.append(method.settings["id"])
+        for name in varying:
+            # What sets two agents, or two environments, apart anyway need not be said.
+            if name not in ("agent_name", "id") and len({repr(other.settings.get(name)) for other in alike}) > 1:
+                parts.append(f"{name}={method.settings.get(name)}")
+        label = " ".join(parts)
+        same_otherwise = [other for other in alike if other.settings == method.settings]
+        if method.folder is not None and (len(label) > _LONGEST_LABEL or len(same_otherwise) > 1):
+            label = f"{' '.join(parts[:1])} {method.folder.name or method.folder}"
+        result.append(label)
+    # Whatever is still equal, folders of one name say, gets a number.
+    return [
+        f"{label} ({result[:i].count(label) + 1})" if result.count(label) > 1 else label
+        for i, label in enumerate(result)
+    ]
+
+
+def _kind(method: Method) -> tuple[str, str]:
+    return method.settings["agent_name"], method.settings["id"]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration without its parts' names: no field's name is in two of them."""
+    flat = {name: value for name, value in config.items() if not isinstance(value, dict)}
+    for part in config.values():
+        if isinstance(part, dict):
+            flat |= part
+    return {name: value for name, value in flat.items() if name not in _INCIDENTAL}
+
+
+def _row(label: str, runs: Sequence[Rows], metric: str) -> tuple[str, ...]:
+    steps = {int(rows[-1]["steps"]) for rows in runs if rows}
+    length = "–" if not steps else format_count(min(steps))
+    if len({format_count(number) for number in steps}) > 1:
+        length += f"–{format_count(max(steps))}"
+    return (label, str(len(runs)), length, *_final(runs, metric), *_final(runs, "evaluation/return_mean"))
+
+
+def _final(runs: Sequence[Rows], column: str) -> tuple[str, str]:
+    """The interquartile mean over seeds of a column's last value, and its interval."""
+    last = [values[-1] for rows in runs if len(values := series(rows, "steps", column)[1])]
+    if not last:
+        return "–", "–"
+    return number(iqm(last)), interval(*bootstrap_interval(last)) if len(last) > 1 else "–"

@@ -1,0 +1,67 @@
+"""Film a run's policy: a video of episodes that it plays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from envs.errors import RllabError
+from envs.make import EnvConfig, make_single
+from envs.render import render_fps, write_video
+from rllab.cli.arguments import checkpoint_named, parse
+from rllab.evaluate import film
+from rllab.experiment import load_with_config
+from rllab.files import explained_write_errors
+
+
+@dataclass(frozen=True)
+class WatchArguments:
+    """Film episodes that a run's policy plays, acting by its most probable actions."""
+
+    run: Positional[Path]
+    """The run's folder."""
+    output: Path | None = None
+    """The video, .mp4 or .gif; by default videos/step-….mp4 in the run's folder."""
+    episodes: int = 1
+    """Episodes, one after another."""
+    checkpoint: str = "best"
+    """best (by the evaluations during training; the latest if there were none), latest, or a step."""
+    seed: int = 0
+    """Of the first episode; the next ones count upwards."""
+    max_steps: int = 1000
+    """Longer episodes are cut here. All frames are held in memory until the video is written."""
+
+
+def command(argv: Sequence[str]) -> int:
+    """`rllab watch RUN`."""
+    arguments: WatchArguments = parse(WatchArguments, argv, "watch")
+    if arguments.episodes < 1 or arguments.max_steps < 1:
+        raise RllabError("--episodes and --max-steps must be at least 1")
+    policy, config, step = load_with_config(arguments.run, checkpoint_named(arguments.checkpoint))
+    output = arguments.output or arguments.run / "videos" / f"step-{step}.mp4"
+    _check_suffix(output)
+    frames = []
+    for episode in range(arguments.episodes):
+        frames += film(policy, config.env, seed=arguments.seed + episode, max_steps=arguments.max_steps)
+    fps = frames_per_second(config.env)
+    with explained_write_errors(output):
+        write_video(output, frames, fps)
+    episodes = "1 episode" if arguments.episodes == 1 else f"{arguments.episodes} episodes"
+    print(f"{output}: {episodes}, {len(frames):,} frames, {len(frames) / fps:.0f} s, policy of step {step:,}")
+    return 0
+
+
+def frames_per_second(env: EnvConfig) -> float:
+    """The speed at which the environment's videos run in its own time."""
+    single = make_single(env)
+    try:
+        return render_fps(single)
+    finally:
+        single.close()
+
+
+def _check_suffix(path: Path) -> None:
+    """Raise RllabError before any frame is drawn if a video cannot be written under this name."""
+    if path.suffix.lower() not in (".mp4", ".gif"):
+        raise RllabError(f"{path} does not end in .mp4 or .gif; name the video's format so.")
