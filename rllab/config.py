@@ -1,6 +1,7 @@
 """One configuration for Python, the command line and `config.json`: environment, policy, agent, loop."""
 
 import dataclasses
+import json
 import tomllib
 import types
 import typing
@@ -30,6 +31,16 @@ class TrainConfig:
     device: str = "cpu"
     """Where the policy's weights live and learn: cpu, cuda, cuda:1, mps."""
 
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise RllabError(f"seed must be a whole number from 0 to 2^63 − 1, not {self.seed!r}")
+        if not isinstance(self.device, str):
+            raise RllabError(f"device must be a name such as cpu or cuda:1, not {self.device!r}")
+        try:
+            json.dumps(self.env.env_kwargs, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RllabError(f"env_kwargs must be what config.json can hold: {error}") from error
+
     @property
     def agent_name(self) -> str:
         """reinforce, ppo or trpo."""
@@ -55,7 +66,7 @@ class TrainConfig:
                 seed=document["seed"],
                 device=document["device"],
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise RllabError(
                 f"the run's config.json does not fit this version of rllab ({error}); "
                 "install the version named in it, or start a new run"

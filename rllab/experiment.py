@@ -69,6 +69,8 @@ def train(
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
     """
     if isinstance(agent, TrainConfig):
+        if env is not None or settings:
+            raise RllabError("a complete configuration says everything: give train no environment or settings beside it")
         config = agent
     elif env is None:
         raise RllabError("train needs an environment's id, such as train('ppo', 'CartPole-v1')")
@@ -77,9 +79,9 @@ def train(
     folder = default_folder(config.env.id, config.agent_name, config.seed) if out is None else Path(out)
     with Workshop(config) as workshop:
         # The folder is made last: input that cannot work leaves nothing behind.
-        workshop.check()
+        training = workshop.training(None, callbacks, quiet)
         with Run.create(folder, config.to_json(), overwrite) as run:
-            training = workshop.training(run, callbacks, quiet)
+            training.write_to(run)
             training.save()
             return _finish(training, config, workshop)
 
@@ -107,9 +109,12 @@ def resume(
             config = replace(config, loop=replace(config.loop, steps=steps))
         with Workshop(config) as workshop:
             training = workshop.training(run, callbacks, quiet)
-            _, state = run.checkpoints.load("latest")
-            for sentence in training.load_state_dict(state):
-                warnings.warn(sentence, ResumeWarning, stacklevel=2)
+            if run.checkpoints.latest() is None:  # killed before its first checkpoint
+                training.save()
+            else:
+                _, state = run.checkpoints.load("latest")
+                for sentence in training.load_state_dict(state):
+                    warnings.warn(sentence, ResumeWarning, stacklevel=2)
             return _finish(training, config, workshop)
 
 
@@ -178,8 +183,12 @@ class Workshop:
         device = _device(config.device)
         self.vector_env = make_vector(config.env)
         space, actions = self.vector_env.single_observation_space, self.vector_env.single_action_space
-        self.policy = ActorCritic(space, actions, config.policy, seed=config.seed, device=device)
-        self.agent = AGENTS[config.agent_name](self.policy, config.agent, config.seed)
+        try:
+            self.policy = ActorCritic(space, actions, config.policy, seed=config.seed, device=device)
+            self.agent = AGENTS[config.agent_name](self.policy, config.agent, config.seed)
+        except BaseException:
+            self.vector_env.close()
+            raise
         self.evaluator: Evaluator | None = None
 
     def check(self) -> None:
@@ -228,7 +237,7 @@ def _finish(training: Training, config: TrainConfig, workshop: Workshop) -> Trai
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise RllabError(f"the device '{name}' cannot be used here ({str(error).splitlines()[0]})") from error
     return device

@@ -112,13 +112,14 @@ class Training:
             RllabError: a rollout does not divide into the agent's minibatches.
         """
         agent.config.check(collector.num_rows, policy.rows)
-        self.collector, self.policy, self.agent, self.config, self.run_folder = collector, policy, agent, config, run
+        self.collector, self.policy, self.agent, self.config = collector, policy, agent, config
+        self.run_folder: Run | None = None
         self.reward_model, self.evaluate, self.film = reward_model, evaluate, film
         self.callbacks, self.quiet = list(callbacks), quiet
         if agent.config.scale_rewards:
             policy.reward_scaling = RewardScaling(collector.num_rows, agent.config.discount)
         if run is not None:
-            run.checkpoints.keep = config.keep_checkpoints
+            self.write_to(run)
         self.steps = self.updates = 0
         self.seconds = 0.0
         self.best: float | None = None
@@ -128,6 +129,11 @@ class Training:
         self._signal: int | None = None
         self._resumed = False
         self._progress: Progress | None = None
+
+    def write_to(self, run: Run) -> None:
+        """Keep metrics and checkpoints in this run's folder."""
+        self.run_folder = run
+        run.checkpoints.keep = self.config.keep_checkpoints
 
     def stop(self, reason: str) -> None:
         """End training after the current update, as if its steps were done."""

@@ -1,5 +1,6 @@
 """What REINFORCE, TRPO and PPO share: their contract, advantages, minibatches and the critic's regression."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -43,7 +44,13 @@ class AgentConfig:
         require(self.rollout_steps >= 1, f"rollout_steps must be at least 1, not {self.rollout_steps}")
         require(0 <= self.discount <= 1, f"discount must lie in [0, 1], not {self.discount}")
         require(0 <= self.gae_lambda <= 1, f"gae_lambda must lie in [0, 1], not {self.gae_lambda}")
-        require(self.learning_rate > 0, f"learning_rate must be above 0, not {self.learning_rate}")
+        require(
+            0 < self.learning_rate < math.inf, f"learning_rate must be above 0 and finite, not {self.learning_rate}"
+        )
+        require(self.adam_epsilon > 0, f"adam_epsilon must be above 0, not {self.adam_epsilon}")
+        require(
+            math.isfinite(self.entropy_coefficient), f"entropy_coefficient must be finite, not {self.entropy_coefficient}"
+        )
         require(self.max_grad_norm >= 0, f"max_grad_norm must be 0 (off) or more, not {self.max_grad_norm}")
 
     def check(self, num_rows: int, rows: bool) -> None:

@@ -23,8 +23,9 @@ def schedule(kind: Schedule, remaining: float) -> float:
 
 def require_finite(loss: Any, gradient_norm: float) -> None:
     """Raise RllabError, naming the source, unless a loss and the norm of its gradient are finite."""
-    if not math.isfinite(gradient_norm):
-        what = "gradient" if math.isfinite(float(loss)) else "loss"
+    finite_loss = math.isfinite(float(loss))
+    if not (finite_loss and math.isfinite(gradient_norm)):
+        what = "gradient" if finite_loss else "loss"
         raise RllabError(
             f"the {what} is not finite (NaN or infinite), so training stopped before it could change the policy; "
             "lower the learning rate, or look at the scale of the rewards"
@@ -56,8 +57,8 @@ class Optimizer:
     def apply(self, loss: Any) -> float:
         """One step down the gradient that lies in the buffer, clipped to `max_grad_norm` (0: never).
 
-        Returns the norm before clipping. Raises RllabError if the gradient is not finite, naming `loss` as
-        the source if that is not either; nothing has been changed then.
+        Returns the norm before clipping. Raises RllabError if the gradient or the `loss` that it belongs to
+        is not finite, naming the source; nothing has been changed then.
         """
         gradient = self.parameters.grad
         assert gradient is not None

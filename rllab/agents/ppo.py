@@ -142,7 +142,8 @@ class PPO(Agent):
         if config.normalise_advantages == "minibatch":
             advantage = standardised(advantage, batch)
 
-        log_ratio = evaluation.log_prob - batch.log_probs
+        # Not even an infinite ratio of a step that does not exist may reach the mean, where 0 · ∞ is NaN.
+        log_ratio = torch.where(batch.valid, evaluation.log_prob - batch.log_probs, 0.0)
         ratio = log_ratio.exp()
         if config.objective == "clip":
             clipped = ratio.clamp(1 - clip_range, 1 + clip_range)

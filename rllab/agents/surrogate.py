@@ -26,6 +26,7 @@ class SurrogateConfig(Protocol):
     def entropy_coefficient(self) -> float: ...
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused in a sentence, by `require_finite`
 def clipped_surrogate(
     fast: FastActorCritic, batch: Experience, config: SurrogateConfig, clip_range: float
 ) -> tuple[float, dict[str, float]]:
@@ -37,7 +38,7 @@ def clipped_surrogate(
         centred = advantage - np.dot(weights, advantage)
         advantage = centred / (np.sqrt(np.dot(weights, np.square(centred))) + np.float32(1e-8))
 
-    log_ratio = forward.log_prob - batch.log_probs.numpy()
+    log_ratio = np.where(batch.valid.numpy(), forward.log_prob - batch.log_probs.numpy(), np.float32(0))
     ratio = np.exp(log_ratio)
     clipped = np.minimum(np.maximum(ratio, np.float32(1 - clip_range)), np.float32(1 + clip_range))
     surrogate, bound = ratio * advantage, clipped * advantage

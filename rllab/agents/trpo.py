@@ -117,7 +117,7 @@ class TRPO(Agent):
         surrogate = batch.mean(ratio * batch.advantages) + bonus * batch.mean(evaluation.entropy)
         before = float(surrogate.detach())
         gradient = self.policy.gradient(surrogate, self.actor).clone()
-        require_finite(surrogate, float(gradient.norm()))
+        require_finite(before, float(gradient.norm()))
 
         fisher = self._damped_fisher(batch)
         direction, iterations = conjugate_gradients(fisher, gradient, config.cg_iterations)
@@ -183,14 +183,16 @@ def conjugate_gradients(
 ) -> tuple[Tensor, int]:
     """Solve A·x = target for a symmetric positive definite A given by its products (Hestenes & Stiefel 1952).
 
-    Stops early when the squared residual falls below `tolerance`, or when rounding has cost a direction its
-    positive curvature. Returns x and the number of products taken.
+    Stops early when the squared residual falls to `tolerance` times the target's square, or when rounding has cost
+    a direction its positive curvature. Returns x and the number of products taken.
     """
     solution = torch.zeros_like(target)
     residual, direction = target.clone(), target.clone()
     squared = residual @ residual
+    # Relative, so that the natural gradient stays indifferent to the scale of the rewards.
+    threshold = tolerance * float(squared)
     for iteration in range(iterations):
-        if float(squared) < tolerance:
+        if float(squared) <= threshold:
             return solution, iteration
         curved = product(direction)
         curvature = direction @ curved

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from envs.errors import RllabError
-from rllab.cli.arguments import parse
+from rllab.cli.arguments import RunPaths, at_least_one, parse
 from rllab.cli.console import interval, number, print_table
 from rllab.plots import Rows, plot_comparison
 from rllab.progress import format_count
@@ -22,7 +20,6 @@ _INCIDENTAL = {
     "seed", "device", "evaluation_every", "evaluation_episodes", "checkpoint_every", "keep_checkpoints", "tensorboard",
     "histograms", "video_every", "fast_path",
 }  # fmt: skip
-)
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class CompareArguments:
     its 95 % bootstrap interval. Folders of runs that are named separately stay apart.
     """
 
-    runs: Positional[tuple[Path, ...]]
+    runs: RunPaths
     """Run folders, or folders of runs."""
     output: Path = Path("comparison.png")
     """The figure; .png, .svg and .pdf are among the formats."""
@@ -57,7 +54,7 @@ class Method:
 def command(argv: Sequence[str]) -> int:
     """`rllab compare RUN…`."""
     arguments: CompareArguments = parse(CompareArguments, argv, "compare")
-    methods = group(arguments.runs)
+    methods = group(at_least_one(arguments.runs, "compare"))
     metrics = {
         label: [run.read_metrics() for run in method.runs]
         for label, method in zip(labels(methods), methods, strict=True)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tyro.conf import Positional
-
-from rllab.cli.arguments import Flag, checkpoint_named, parse
+from rllab.cli.arguments import Flag, RunPaths, at_least_one, checkpoint_named, parse
 from rllab.cli.console import interval, number, print_table
 from rllab.evaluate import Evaluator
 from rllab.experiment import load_with_config
@@ -19,7 +17,7 @@ from rllab.runs import find_runs, is_run
 class EvaluateArguments:
     """Play episodes with a run's policy in fresh environments, with their own rewards and frozen normalisers."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: RunPaths
     """Run folders; a folder of runs stands for each of them."""
     episodes: int = 100
     """Episodes for each run."""
@@ -37,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
     """`rllab evaluate RUN…`."""
     arguments: EvaluateArguments = parse(EvaluateArguments, argv, "evaluate")
     checkpoint = checkpoint_named(arguments.checkpoint)
-    paths = find_runs(arguments.runs)
+    paths = find_runs(at_least_one(arguments.runs, "evaluate"))
     results = [_evaluate(path, checkpoint, arguments) for path in paths]
     if arguments.json:
         documents = [document for document, _ in results]

@@ -78,12 +78,12 @@ def report_run(path: Path, stop_reason: str | None = None) -> None:
         ]
     print()
     print_facts(facts)
-    run = quoted(path)
+    run, steps_wanted = quoted(path), outcome.run.config["loop"]["steps"]
     print_next(
         [
             ("evaluate it", f"rllab evaluate {run} --episodes 100"),
             ("watch it", f"rllab watch {run} --output {quoted(path / 'videos' / 'policy.mp4')}"),
-            ("train it further", f"rllab resume {run} --steps {2 * outcome.run.config['loop']['steps']}"),
+            ("train it further", f"rllab resume {run} --steps {2 * max(outcome.steps, steps_wanted)}"),
         ]
     )
 

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from envs.errors import RllabError
 from rllab.callbacks import StopAtReturn
-from rllab.cli.arguments import Flag, parse
+from rllab.cli.arguments import Flag, RunPath, parse
 from rllab.cli.console import quoted
 from rllab.cli.processes import Job, cores, run_jobs
 from rllab.cli.report import report_interruption, report_run, report_runs
@@ -23,7 +21,7 @@ class ResumeArguments:
     A folder that `rllab train --seeds` made may be named too: each unfinished run in it goes on.
     """
 
-    run: Positional[Path]
+    run: RunPath
     """The run's folder, or a folder of runs."""
     steps: int | None = None
     """Train up to so many steps in all, rather than to those the run was started with."""

@@ -51,7 +51,7 @@ class RunOptions:
     """End once the mean return of an evaluation reaches this."""
     device: str = "cpu"
     """Where the policy's weights live and learn: cpu, cuda, cuda:1, mps."""
-    preset: Flag = True
+    no_preset: Flag = False
     """Ignore the preset: every default is the agent's own."""
     quiet: Flag = False
     """Print nothing but warnings and errors."""
@@ -98,7 +98,7 @@ def command(argv: Sequence[str]) -> int:
     config, options = arguments.config, arguments.run
     out = options.out or default_folder(config.env.id, config.agent_name, config.seed)
     if not options.quiet:
-        preset = " with its preset" if options.preset and preset_for(config.agent_name, config.env.id) else ""
+        preset = " with its preset" if not options.no_preset and preset_for(config.agent_name, config.env.id) else ""
         print(f"{config.agent_name} on {config.env.id}{preset}, in {out}", flush=True)
     if options.seeds > 1:
         return _train_seeds(config, options, out, argv)

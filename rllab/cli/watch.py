@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from envs.errors import RllabError
 from envs.make import EnvConfig, make_single
 from envs.render import render_fps, write_video
-from rllab.cli.arguments import checkpoint_named, parse
+from rllab.cli.arguments import RunPath, checkpoint_named, parse
 from rllab.evaluate import film
 from rllab.experiment import load_with_config
 from rllab.files import explained_write_errors
@@ -19,7 +17,7 @@ from rllab.files import explained_write_errors
 class WatchArguments:
     """Film episodes that a run's policy plays, acting by its most probable actions."""
 
-    run: Positional[Path]
+    run: RunPath
     """The run's folder."""
     output: Path | None = None
     """The video, .mp4 or .gif; by default videos/step-….mp4 in the run's folder."""

@@ -82,10 +82,12 @@ def test_short_episodes_are_not_favoured(autoreset: str) -> None:
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("id", ["CartPole-v1", "Pendulum-v1"])
 def test_the_same_seed_plays_the_same_episodes_however_often(id: str, deterministic: bool) -> None:
-    config = config_of(id, max_episode_steps=50)
+    config = config_of(id, max_episode_steps=200)
     results = []
     with Evaluator(config, 4, seed=1, deterministic=deterministic) as evaluator:
         policy = policy_for(evaluator.env)
+        with torch.no_grad():  # one that lets the pole fall
+            list(policy.module.actor.parameters())[-1][0] = 1.0
         results += [evaluator(policy) for _ in range(2)]
     with Evaluator(config, 4, seed=1, deterministic=deterministic) as evaluator:
         results.append(evaluator(policy))
