@@ -89,33 +89,29 @@ def group(paths: Iterable[Path]) -> list[Method]:
 
 def labels(methods: Sequence[Method]) -> list[str]:
     """A short name for each method: the agent, and whatever else tells it from the others."""
-    several = len(methods) > 1
-    names = list(dict.fromkeys(name for method in methods for name in method.settings))
-    varying = [name for name in names if len({repr(method.settings.get(name)) for method in methods}) > 1]
+    several_environments = len({method.settings["id"] for method in methods}) > 1
     result = []
     for method in methods:
-        alike = [other for other in methods if _kind(other) == _kind(method)]
-        parts = [method.settings["agent_name"]]
-        if "id" in varying or not several:
-            parts.append(method.settings["id"])
-        for name in varying:
-            # What sets two agents, or two environments, apart anyway need not be said.
-            if name not in ("agent_name", "id") and len({repr(other.settings.get(name)) for other in alike}) > 1:
-                parts.append(f"{name}={method.settings.get(name)}")
-        label = " ".join(parts)
-        same_otherwise = [other for other in alike if other.settings == method.settings]
-        if method.folder is not None and (len(label) > _LONGEST_LABEL or len(same_otherwise) > 1):
-            label = f"{' '.join(parts[:1])} {method.folder.name or method.folder}"
+        settings = method.settings
+        name = settings["agent_name"]
+        if several_environments or len(methods) == 1:
+            name += f" {settings['id']}"
+        # Other agents and other environments have other settings anyway: only its own kind counts.
+        rivals = [
+            other.settings
+            for other in methods
+            if other is not method and all(other.settings[key] == settings[key] for key in ("agent_name", "id"))
+        ]
+        differing = [key for key in settings if any(rival.get(key) != settings[key] for rival in rivals)]
+        label = " ".join([name, *(f"{key}={settings[key]}" for key in differing)])
+        if method.folder is not None and (len(label) > _LONGEST_LABEL or settings in rivals):
+            label = f"{name} {method.folder.name or method.folder}"
         result.append(label)
     # Whatever is still equal, folders of one name say, gets a number.
     return [
         f"{label} ({result[:i].count(label) + 1})" if result.count(label) > 1 else label
         for i, label in enumerate(result)
     ]
-
-
-def _kind(method: Method) -> tuple[str, str]:
-    return method.settings["agent_name"], method.settings["id"]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

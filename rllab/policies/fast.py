@@ -168,6 +168,7 @@ class FastActorCritic:
             head = _gaussian(actor[-1], self.log_std, batch.actions.numpy().reshape(len(inputs), -1))
         return FastForward(actor, critic, *head)
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused in a sentence, by `require_finite`
     def backward(
         self, forward: FastForward, log_prob: Array | None, entropy: Array | None, value: Array | None,
         parameters: Array | None = None,

@@ -20,12 +20,22 @@ MULTI_DISCRETE = spaces.MultiDiscrete([3, 2, 4])
 MULTI_BINARY = spaces.MultiBinary(3)
 IMAGE = spaces.Box(0, 255, (36, 36, 1), np.uint8)
 
+NESTED = spaces.Dict(
+    {"place": spaces.Box(-1, 1, (2, 2)), "kind": spaces.Tuple((spaces.Discrete(3, start=1), spaces.MultiBinary(2)))}
+)
+
 ACTION_SPACES: dict[str, gymnasium.Space[Any]] = {
     "discrete": DISCRETE,
     "box": BOX,
     "multi_discrete": MULTI_DISCRETE,
     "multi_binary": MULTI_BINARY,
 }
+
+
+def with_and_without_masks(kinds: dict[str, dict[str, Any]]) -> list[tuple[str, bool]]:
+    """Every kind without masks, and with them unless its actions are Gaussian, which have none."""
+    return [(kind, masked) for kind in sorted(kinds) for masked in (False, True)
+            if not (masked and kinds[kind].get("action_space") is BOX)]  # fmt: skip
 
 
 def make_policy(

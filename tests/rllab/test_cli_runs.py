@@ -17,7 +17,7 @@ from rllab.statistics import summarise
 
 def settings(**changed: Any) -> dict[str, Any]:
     """Those of a PPO that trains in no time."""
-    small = {"num_envs": 2, "rollout_steps": 64, "minibatch_size": 64, "epochs": 1, "steps": 256}
+    small = {"num_envs": 2, "rollout_steps": 64, "minibatch_size": 64, "epochs": 1, "steps": 256, "learning_rate": 3e-4}
     return {**small, "evaluation_episodes": 2, "tensorboard": False, **changed}
 
 
@@ -141,3 +141,13 @@ def test_demonstration_ends_with_its_files_and_says_whether_the_threshold_was_re
         assert (tmp_path / "demo" / name).stat().st_size > 1000
         assert name in captured.out
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+
+
+def test_methods_of_several_agents_and_environments_are_told_apart_by_what_differs_among_their_own_kind() -> None:
+    def method(agent: str, env: str, **settings: object) -> compare.Method:
+        return compare.Method({"agent_name": agent, "id": env, **settings}, None, [])
+
+    methods = [method("ppo", "A", epochs=4), method("ppo", "A", epochs=8), method("trpo", "A", max_kl=0.01)]
+    assert compare.labels(methods) == ["ppo epochs=4", "ppo epochs=8", "trpo"]
+    methods = [method("ppo", "A", epochs=4), method("ppo", "B", epochs=8)]
+    assert compare.labels(methods) == ["ppo A", "ppo B"]

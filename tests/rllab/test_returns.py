@@ -58,7 +58,9 @@ def test_advantages_equal_a_plain_loop_whatever_the_shape_and_the_flags(
 
 @settings(deadline=None, max_examples=60)
 @given(rows=st.integers(1, 3), columns=st.integers(1, 70), seed=st.integers(0, 10_000))
-def test_the_doubling_scan_solves_its_recurrence_and_leaves_its_inputs_alone(rows: int, columns: int, seed: int) -> None:
+def test_the_doubling_scan_solves_its_recurrence_and_leaves_its_inputs_alone(
+    rows: int, columns: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     terms = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     factors = 1.2 * torch.rand(rows, columns, generator=generator, dtype=torch.float64) - 0.1
@@ -81,7 +83,14 @@ def test_a_constant_reward_under_a_time_limit_returns_what_an_endless_episode_wo
     rewards, terminated, truncated = time_limited(24, 8)
     values = torch.full((1, 24), 100.0)  # 1 / (1 - 0.99): the time limit is not part of the task
     advantages = generalised_advantages(
-        rewards, values, values, terminated, truncated, torch.ones_like(terminated), discount=0.99, gae_lambda=gae_lambda
+        rewards,
+        values,
+        values,
+        terminated,
+        truncated,
+        torch.ones_like(terminated),
+        discount=0.99,
+        gae_lambda=gae_lambda,
     )
     torch.testing.assert_close(advantages + values, torch.full((1, 24), 100.0), atol=1e-4, rtol=0)
 

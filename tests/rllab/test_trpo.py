@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sb3_contrib
 import torch
-from sb3_contrib import TRPO as StableTRPO  # noqa: N811 (their name is ours)
 from stable_twins import fill, largest_difference, twin
 from synthetic import BOX, DISCRETE, IMAGE, MULTI_BINARY, MULTI_DISCRETE, VECTOR, make_policy, make_rollout
 from torch import Tensor
@@ -149,6 +149,20 @@ def test_large_steps_backtrack_until_they_fit() -> None:
     assert metrics["kl"] <= 1.0
 
 
+def test_a_step_within_the_trust_region_that_worsens_the_surrogate_is_not_taken() -> None:
+    policy = make_policy(VECTOR, BOX)
+    rollout = make_rollout(policy, 4, 8, gaps=False)
+    zeros = torch.zeros(4, 8)
+    # An advantage of 1 everywhere: the surrogate is the mean ratio, which falls to 0 once the policy leaves its data.
+    rollout = rollout.replace(rewards=zeros + 1, values=zeros, next_values=zeros)
+    config = config_for(discount=0.0, gae_lambda=0.0, max_kl=1e4, normalise_advantages=False)
+    one_try = TRPO(policy, replace(config, backtrack_steps=1)).update(rollout)
+    assert one_try["line_search_failed"] == 1
+    found = TRPO(policy, replace(config, backtrack_steps=60)).update(rollout)
+    assert found["line_search_failed"] == 0
+    assert found["surrogate_improvement"] > 0
+
+
 def test_a_line_search_that_fails_restores_the_actor_exactly_and_says_so() -> None:
     policy = make_policy(VECTOR, BOX)
     rollout = make_rollout(policy, 4, 8)
@@ -163,7 +177,9 @@ def test_a_line_search_that_fails_restores_the_actor_exactly_and_says_so() -> No
 
 def test_without_a_line_search_the_step_is_taken_whatever_it_does() -> None:
     policy = make_policy(VECTOR, BOX)
-    metrics = TRPO(policy, config_for(max_kl=1.0, cg_damping=1e-4, line_search=False)).update(make_rollout(policy, 4, 8))
+    metrics = TRPO(policy, config_for(max_kl=1.0, cg_damping=1e-4, line_search=False)).update(
+        make_rollout(policy, 4, 8)
+    )
     assert metrics["line_search_failed"] == 0
     assert metrics["kl"] > 1.0
 
@@ -200,7 +216,7 @@ def test_a_step_is_sb3_contribs(kind: str) -> None:
     policy = make_policy(VECTOR, BOX if "box" in kind else DISCRETE, fast_path="modules" not in kind)
     rollout = make_rollout(policy, 4, 16, gaps=False)
     # Their defaults: 15 iterations, damping 0.1, backtracking 0.8 × 10, δ 0.01. Their divergence of a Gaussian is the
-    # mean over its dimensions, not the sum, so their F is ours / 3: the same problem as damping and δ of 3 times theirs.
+    # mean over its dimensions, not the sum, so their F is ours / 3: as damping and δ of 3 times theirs would be here.
     scale = 3 if "box" in kind else 1
     agent = TRPO(
         policy,
@@ -209,7 +225,9 @@ def test_a_step_is_sb3_contribs(kind: str) -> None:
         ),
     )
     advantages = agent.advantages(rollout)
-    model = twin(StableTRPO, "MlpPolicy", policy, rollout, n_critic_updates=1, batch_size=64, normalize_advantage=False)
+    model = twin(
+        sb3_contrib.TRPO, "MlpPolicy", policy, rollout, n_critic_updates=1, batch_size=64, normalize_advantage=False
+    )
     fill(model, rollout, advantages, advantages + rollout.values)
     before = policy.actor_parameters().detach().clone()
     model.train()
