@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.make import reset
+from envs.registry import family_of, find_spec
+from envs.simulators import quiet_mujoco
 from rllab.config import configure
 from rllab.experiment import Workshop
 from rllab.runs import Run
@@ -186,6 +188,14 @@ def rllab_training(
         return training.steps - before
 
     return Contender(name, timed(train), side="rllab")
+
+
+def sb3_environments(env: str, num_envs: int) -> Any:
+    """The peer's vector environment, as its `make_vec_env` makes it by default: one after another."""
+    from stable_baselines3.common.env_util import make_vec_env
+
+    with quiet_mujoco(needed=family_of(find_spec(env)).package == "mujoco"):
+        return make_vec_env(env, num_envs, seed=0)
 
 
 def sb3_training(name: str, make: Callable[[], Any], steps: int, *, threads: int) -> Contender:

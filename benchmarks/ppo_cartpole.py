@@ -23,6 +23,7 @@ from common import (
     print_machine,
     print_rates,
     rllab_training,
+    sb3_environments,
     sb3_stepping,
     sb3_training,
     stepping,
@@ -53,11 +54,10 @@ class Arguments:
 def sb3(num_envs: int, steps: int, threads: int) -> Contender:
     """Stable-Baselines3's PPO."""
     from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_vec_env
 
     def make() -> PPO:
         return PPO(
-            "MlpPolicy", make_vec_env(ENV, num_envs, seed=0), n_steps=ROLLOUT_STEPS, batch_size=MINIBATCH_SIZE,
+            "MlpPolicy", sb3_environments(ENV, num_envs), n_steps=ROLLOUT_STEPS, batch_size=MINIBATCH_SIZE,
             n_epochs=EPOCHS, seed=0, device="cpu",
         )  # fmt: skip
 
@@ -96,8 +96,6 @@ def cleanrl(script: Path, num_envs: int, steps: int) -> Contender:
 
 def main(arguments: Arguments) -> None:
     """Measure and print."""
-    from stable_baselines3.common.env_util import make_vec_env
-
     print_machine("stable-baselines3")
     if arguments.cleanrl is None or not arguments.cleanrl.exists():
         console.print("CleanRL is left out: give its ppo.py by --cleanrl.\n")
@@ -117,10 +115,10 @@ def main(arguments: Arguments) -> None:
             ]
             if arguments.cleanrl is not None and arguments.cleanrl.exists():
                 contenders.append(cleanrl(arguments.cleanrl, num_envs, steps))
-            columns = max(1, steps // num_envs // 2)
+            columns = max(1024, steps // num_envs)
             contenders += [
                 stepping("rllab's environments alone", make_vector(EnvConfig(ENV, num_envs)), columns),
-                sb3_stepping("Stable-Baselines3's environments alone", make_vec_env(ENV, num_envs, seed=0), columns),
+                sb3_stepping("Stable-Baselines3's environments alone", sb3_environments(ENV, num_envs), columns),
             ]
             results = interleave(contenders, arguments.repetitions)
         title = f"PPO {ENV} × {num_envs}: {steps:,} steps a repetition, {arguments.repetitions} repetitions"

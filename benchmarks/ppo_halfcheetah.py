@@ -13,6 +13,7 @@ from common import (
     print_machine,
     print_rates,
     rllab_training,
+    sb3_environments,
     sb3_stepping,
     sb3_training,
     stepping,
@@ -43,11 +44,10 @@ class Arguments:
 def sb3(num_envs: int, rollout_steps: int, steps: int, threads: int) -> Contender:
     """Stable-Baselines3's PPO."""
     from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_vec_env
 
     def make() -> PPO:
         return PPO(
-            "MlpPolicy", make_vec_env(ENV, num_envs, seed=0), n_steps=rollout_steps, batch_size=MINIBATCH_SIZE,
+            "MlpPolicy", sb3_environments(ENV, num_envs), n_steps=rollout_steps, batch_size=MINIBATCH_SIZE,
             n_epochs=EPOCHS, seed=0, device="cpu",
         )  # fmt: skip
 
@@ -56,8 +56,6 @@ def sb3(num_envs: int, rollout_steps: int, steps: int, threads: int) -> Contende
 
 def main(arguments: Arguments) -> None:
     """Measure and print."""
-    from stable_baselines3.common.env_util import make_vec_env
-
     print_machine("stable-baselines3", "mujoco")
     for num_envs in arguments.num_envs:
         rollout_steps = arguments.rollout // num_envs
@@ -71,7 +69,7 @@ def main(arguments: Arguments) -> None:
             rllab_training("rllab, fast path off", "ppo", ENV, steps, {**settings, "fast_path": False}),
             *(sb3(num_envs, rollout_steps, steps, threads) for threads in arguments.peer_threads),
             stepping("rllab's environments alone", make_vector(EnvConfig(ENV, num_envs)), columns),
-            sb3_stepping("Stable-Baselines3's environments alone", make_vec_env(ENV, num_envs, seed=0), columns),
+            sb3_stepping("Stable-Baselines3's environments alone", sb3_environments(ENV, num_envs), columns),
         ]
         results = interleave(contenders, arguments.repetitions)
         title = (

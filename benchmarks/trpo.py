@@ -15,6 +15,7 @@ from common import (
     print_machine,
     print_rates,
     rllab_training,
+    sb3_environments,
     sb3_stepping,
     sb3_training,
     stepping,
@@ -46,18 +47,15 @@ class Arguments:
 def sb3(env: str, num_envs: int, steps: int, threads: int) -> Contender:
     """sb3-contrib's TRPO, nothing but its defaults."""
     from sb3_contrib import TRPO
-    from stable_baselines3.common.env_util import make_vec_env
 
     def make() -> TRPO:
-        return TRPO("MlpPolicy", make_vec_env(env, num_envs, seed=0), seed=0, device="cpu")
+        return TRPO("MlpPolicy", sb3_environments(env, num_envs), seed=0, device="cpu")
 
     return sb3_training("sb3-contrib", make, steps, threads=threads)
 
 
 def main(arguments: Arguments) -> None:
     """Measure and print."""
-    from stable_baselines3.common.env_util import make_vec_env
-
     print_machine("stable-baselines3", "sb3-contrib", "mujoco")
     for env, num_envs in CASES:
         steps = num_envs * SETTINGS["rollout_steps"] * arguments.updates
@@ -68,7 +66,7 @@ def main(arguments: Arguments) -> None:
             rllab_training("rllab, fast path off", "trpo", env, steps, {**settings, "fast_path": False}),
             *(sb3(env, num_envs, steps, threads) for threads in arguments.peer_threads),
             stepping("rllab's environments alone", make_vector(EnvConfig(env, num_envs)), columns),
-            sb3_stepping("Stable-Baselines3's environments alone", make_vec_env(env, num_envs, seed=0), columns),
+            sb3_stepping("Stable-Baselines3's environments alone", sb3_environments(env, num_envs), columns),
         ]
         results = interleave(contenders, arguments.repetitions)
         title = f"TRPO {env} × {num_envs}: {steps:,} steps a repetition, {arguments.repetitions} repetitions"

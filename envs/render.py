@@ -1,9 +1,10 @@
 """Frames of environments, and the videos and animated images made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,16 @@ Frame = NDArray[np.uint8]
 def record_episode(
     config: EnvConfig,
     policy_predict: Callable[[Any, dict[str, Any]], Any],
-    max_steps: int = 1000,
+    max_steps: int | None = None,
     seed: int | None = None,
-) -> list[Frame]:
-    """Films one episode, from its first observation to its last.
+) -> Iterator[Frame]:
+    """Films one episode, from its first observation to its last, frame by frame as they are asked for.
 
     Args:
         config: the environment; its `num_envs`, `vectorization` and `autoreset` play no part.
         policy_predict: takes a batch of one observation `[1, *obs]` and Gymnasium's infos (which may hold an action
             mask), gives a batch of one action `[1, *act]`.
-        max_steps: where to stop if the episode has not ended by then.
+        max_steps: where to stop if the episode has not ended by then; None films to its end.
         seed: of the episode.
 
     Raises:
@@ -42,15 +43,14 @@ def record_episode(
     vector_env = make_vector(one, render_mode="rgb_array")
     try:
         observations, infos = reset(vector_env, seed)
-        frames = frames_of(vector_env)
-        for _ in range(max_steps):
+        yield from frames_of(vector_env)
+        for _ in count() if max_steps is None else range(max_steps):
             observations, _, terminated, truncated, infos = vector_env.step(policy_predict(observations, infos))
-            frames += frames_of(vector_env)
+            yield from frames_of(vector_env)
             if terminated[0] or truncated[0]:
                 break
     finally:
         vector_env.close()
-    return frames
 
 
 def frames_of(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> list[Frame]:
@@ -78,8 +78,13 @@ def render_fps(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], default:
     return float(env.metadata.get("render_fps") or default)
 
 
-def write_video(path: str | Path, frames: Sequence[Frame], fps: float = 30.0) -> None:
+def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) -> int:
     """Writes frames as H.264 (`.mp4`, which every browser plays) or as an animated image (`.gif`).
+
+    An mp4's frames are encoded as they come, so a long video takes no memory; a gif's are held until the end.
+
+    Returns:
+        How many frames there were.
 
     Raises:
         RllabError: there are no frames, they differ in size, or the suffix is neither.
@@ -88,22 +93,25 @@ def write_video(path: str | Path, frames: Sequence[Frame], fps: float = 30.0) ->
     suffix = path.suffix.lower()
     if suffix not in (".mp4", ".gif"):
         raise RllabError(f"Cannot write '{path}': videos end in .mp4 or .gif.")
-    _check(frames, fps)
+    if fps <= 0:
+        raise RllabError(f"A video needs a positive number of frames a second, not {fps}.")
+    checked = _checked(frames)
+    first = next(checked)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if suffix == ".gif":
-        path.write_bytes(gif_bytes(frames, fps))
-    else:
-        _write_mp4(path, frames, fps)
+    if suffix == ".mp4":
+        return _write_mp4(path, chain([first], checked), fps)
+    held = [first, *checked]
+    path.write_bytes(gif_bytes(held, fps))
+    return len(held)
 
 
-def gif_bytes(frames: Sequence[Frame], fps: float = 30.0) -> bytes:
+def gif_bytes(frames: Iterable[Frame], fps: float = 30.0) -> bytes:
     """Frames as an animated GIF that repeats for ever. GIF counts in hundredths of a second: at most 50 fps.
 
     Raises:
         RllabError: there are no frames, or they differ in size.
     """
-    _check(frames, fps)
-    images = [Image.fromarray(frame) for frame in frames]
+    images = [Image.fromarray(frame) for frame in _checked(frames)]
     buffer = BytesIO()
     # Viewers take a duration under 20 ms for a mistake and slow down to 100 ms.
     duration = max(20, round(100 / fps) * 10)
@@ -111,29 +119,36 @@ def gif_bytes(frames: Sequence[Frame], fps: float = 30.0) -> bytes:
     return buffer.getvalue()
 
 
-def _write_mp4(path: Path, frames: Sequence[Frame], fps: float) -> None:
+def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> int:
     # Imported here: FFmpeg's libraries take a while to load, and few commands need them.
     import av
 
-    height, width = frames[0].shape[:2]
+    first = next(frames)
+    height, width = first.shape[:2]
+    written = 0
     with av.open(str(path), mode="w") as container:
         stream = container.add_stream("h264", rate=Fraction(fps).limit_denominator(1000))
         # 4:2:0 keeps one colour for two by two pixels, so both sides must be even: the edge is repeated.
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
-        for frame in frames:
+        for frame in chain([first], frames):
             padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
+            written += 1
         container.mux(stream.encode())
+    return written
 
 
-def _check(frames: Sequence[Frame], fps: float) -> None:
-    if not frames:
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames, each held against the first one's size."""
+    shape = None
+    for frame in frames:
+        if shape not in (None, frame.shape):
+            raise RllabError("All frames of a video must have one size.")
+        shape = frame.shape
+        yield frame
+    if shape is None:
         raise RllabError("There are no frames to make a video of.")
-    if fps <= 0:
-        raise RllabError(f"A video needs a positive number of frames a second, not {fps}.")
-    if len({frame.shape for frame in frames}) > 1:
-        raise RllabError("All frames of a video must have one size.")
 
 
 def _name(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> str:

@@ -174,6 +174,8 @@ class Snapshot(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _start_of_episode(self, seed: int | None, options: dict[str, Any] | None) -> dict[str, Any] | None:
         """What a reset depends on, or None if it cannot be written as plain data."""
+        if hasattr(self.unwrapped, "ale"):
+            return None  # Atari's emulator draws from a generator of its own, which a replay does not reach.
         try:
             return {
                 "seed": seed,

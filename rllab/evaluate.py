@@ -1,5 +1,6 @@
 """Evaluation: separate environments, frozen normalisers, raw rewards, seeded anew each time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -109,8 +110,8 @@ class Evaluator:
         self.close()
 
 
-def film(policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int = 1000) -> list[Any]:
-    """Frames of one episode played by the distribution's mode."""
+def film(policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int | None = None) -> Iterator[Any]:
+    """Frames of one episode played by the distribution's mode, drawn as they are asked for."""
     from envs.render import record_episode
 
     hidden = policy.initial_hidden(1)
@@ -121,4 +122,4 @@ def film(policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int =
         actions, hidden = policy.act(observations, None, hidden=hidden, action_mask=mask)
         return policy.family.to_environment(actions)
 
-    return list(record_episode(env, play, max_steps=max_steps, seed=seed))
+    return record_episode(env, play, max_steps=max_steps, seed=seed)

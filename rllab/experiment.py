@@ -19,6 +19,7 @@ from rllab.config import TrainConfig, configure
 from rllab.evaluate import EvaluationResult, Evaluator, film
 from rllab.policies import ActorCritic
 from rllab.runs import Run, default_folder
+from rllab.threads import single_threaded
 from rllab.train import Interrupted, Training
 
 EVALUATION_SEED = 0x5EED
@@ -70,7 +71,7 @@ def train(
     """
     if isinstance(agent, TrainConfig):
         if env is not None or settings:
-            raise RllabError("a complete configuration says everything: give train no environment or settings beside it")
+            raise RllabError("a complete configuration says everything: give no environment and no settings beside it")
         config = agent
     elif env is None:
         raise RllabError("train needs an environment's id, such as train('ppo', 'CartPole-v1')")
@@ -107,6 +108,7 @@ def resume(
         config = TrainConfig.from_json(run.config)
         if steps is not None:
             config = replace(config, loop=replace(config.loop, steps=steps))
+            run.update_config(config.to_json())
         with Workshop(config) as workshop:
             training = workshop.training(run, callbacks, quiet)
             if run.checkpoints.latest() is None:  # killed before its first checkpoint
@@ -166,7 +168,10 @@ def evaluate(
     """
     path = run.path if isinstance(run, TrainedRun) else run
     policy, config, _ = load_with_config(path, checkpoint)
-    with Evaluator(config.env, episodes, seed=seed, deterministic=deterministic) as evaluator:
+    with (
+        Evaluator(config.env, episodes, seed=seed, deterministic=deterministic) as evaluator,
+        single_threaded(policy.single_threaded),
+    ):
         return evaluator(policy)
 
 
@@ -220,14 +225,7 @@ class Workshop:
 
 
 def _finish(training: Training, config: TrainConfig, workshop: Workshop) -> TrainedRun:
-    # Small networks are slower on several threads, and far slower beside a busy process.
-    threads = torch.get_num_threads()
-    if not workshop.policy.layout.images and not workshop.policy.rows:
-        torch.set_num_threads(1)
-    try:
-        training.run()
-    finally:
-        torch.set_num_threads(threads)
+    training.run()
     assert training.run_folder is not None
     return TrainedRun(
         training.run_folder.path, config, workshop.policy, training.steps, training.stop_reason, training.evaluation

@@ -98,6 +98,22 @@ class Run:
         with explained_write_errors(path):
             return cls(path, config, provenance, _acquire_lock(path) if lock else None)
 
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Write a changed configuration, such as a new number of steps, beside the old provenance."""
+        document = {**config, _PROVENANCE: self.provenance}
+        with explained_write_errors(self.path):
+            write_atomically(self.path / CONFIG_FILE, json.dumps(document, indent=2).encode() + b"\n")
+        self.config = dict(config)
+
+    def stop_reason(self) -> str | None:
+        """Why training ended before its configured steps, as the latest checkpoint says; None if it did not."""
+        latest = self.checkpoints.latest()
+        try:
+            reason: str | None = None if latest is None else self.checkpoints.metadata(latest).get("stop_reason")
+        except RllabError:  # a damaged checkpoint, which loading tells about
+            return None
+        return reason
+
     @property
     def videos(self) -> Path:
         """The folder of the run's videos."""

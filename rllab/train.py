@@ -18,7 +18,7 @@ import torch
 from envs.errors import RllabError
 from envs.normalise import RewardScaling
 from rllab.agents.agent import Agent, Metrics
-from rllab.callbacks import Callback
+from rllab.callbacks import Callback, StopAtReturn
 from rllab.collect import Collector
 from rllab.evaluate import EvaluationResult
 from rllab.metrics import MetricsWriter
@@ -26,6 +26,7 @@ from rllab.policies.policy import Policy
 from rllab.progress import Progress
 from rllab.rollout import Rollout
 from rllab.runs import Run
+from rllab.threads import single_threaded
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LoopConfig:
 
     steps: int = 100_000
     """Environment steps to train for."""
+    stop_at: float | None = None
+    """End once the mean return of an evaluation reaches this."""
     evaluation_every: int = 50_000
     """Steps between evaluations in separate environments; 0 turns them off."""
     evaluation_episodes: int = 10
@@ -116,6 +119,8 @@ class Training:
         self.run_folder: Run | None = None
         self.reward_model, self.evaluate, self.film = reward_model, evaluate, film
         self.callbacks, self.quiet = list(callbacks), quiet
+        if config.stop_at is not None:
+            self.callbacks.append(StopAtReturn(config.stop_at))
         if agent.config.scale_rewards:
             policy.reward_scaling = RewardScaling(collector.num_rows, agent.config.discount)
         if run is not None:
@@ -157,7 +162,7 @@ class Training:
             writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet)
         try:
-            with self._signals():
+            with self._signals(), single_threaded(self.policy.single_threaded):
                 while self.steps < self.config.steps and self.stop_reason is None and self._signal is None:
                     self._iterate(writer)
         finally:
@@ -245,7 +250,8 @@ class Training:
     def save(self, best: bool = False) -> None:
         """Write a checkpoint, if there is a run folder."""
         if self.run_folder is not None:
-            self.run_folder.checkpoints.save(self.steps, self.state_dict(), best=best)
+            metadata = {"stop_reason": self.stop_reason}
+            self.run_folder.checkpoints.save(self.steps, self.state_dict(), best=best, metadata=metadata)
             for callback in self.callbacks:
                 callback.after_checkpoint(self)
 

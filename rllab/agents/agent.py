@@ -49,7 +49,8 @@ class AgentConfig:
         )
         require(self.adam_epsilon > 0, f"adam_epsilon must be above 0, not {self.adam_epsilon}")
         require(
-            math.isfinite(self.entropy_coefficient), f"entropy_coefficient must be finite, not {self.entropy_coefficient}"
+            math.isfinite(self.entropy_coefficient),
+            f"entropy_coefficient must be finite, not {self.entropy_coefficient}",
         )
         require(self.max_grad_norm >= 0, f"max_grad_norm must be 0 (off) or more, not {self.max_grad_norm}")
 

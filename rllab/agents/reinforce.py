@@ -1,7 +1,8 @@
 """REINFORCE (Williams 1992, "Simple statistical gradient-following algorithms"), the vanilla policy gradient.
 
 One gradient step a rollout on log π(a|s) · (reward-to-go − baseline). The baseline changes the estimate's
-variance, not its mean; a learned one (the value function) is fitted after the advantages were computed.
+variance, not its mean (but for a factor 1 − 1/n where the batch's own mean is taken off); a learned one, the value
+function, is fitted after the advantages were computed.
 """
 
 from dataclasses import dataclass

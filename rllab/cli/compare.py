@@ -36,8 +36,8 @@ class CompareArguments:
     """The figure; .png, .svg and .pdf are among the formats."""
     metric: str = "return_mean"
     """The column of metrics.jsonl to compare, such as evaluation/return_mean."""
-    title: str = ""
-    """Above the figure."""
+    title: str | None = None
+    """Above the figure; by default the environment's id, if there is but one."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,11 @@ def command(argv: Sequence[str]) -> int:
     if not any(arguments.metric in row for runs in metrics.values() for rows in runs for row in rows):
         known = sorted({name for runs in metrics.values() for rows in runs for row in rows for name in row})
         raise RllabError(f"no run has measured '{arguments.metric}'; there are {', '.join(known) or 'no metrics yet'}")
-    plot_comparison(metrics, arguments.output, arguments.title, y=arguments.metric)
+    environments = {method.settings["id"] for method in methods}
+    title = environments.pop() if arguments.title is None and len(environments) == 1 else arguments.title or ""
+    plot_comparison(metrics, arguments.output, title, y=arguments.metric)
     final = "Final return" if arguments.metric == "return_mean" else f"Final {arguments.metric}"
-    columns = ("Method", "Seeds", "Steps", final, "95 % interval", "Evaluation", "95 % interval")
+    columns = ("Method", "Seeds", "Steps", final, "Final evaluation")
     print_table(columns, (_row(label, runs, arguments.metric) for label, runs in metrics.items()), right=columns[1:])
     print(f"Interquartile means over seeds, in their 95 % bootstrap intervals. Figure: {arguments.output}")
     return 0
@@ -124,16 +126,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(label: str, runs: Sequence[Rows], metric: str) -> tuple[str, ...]:
-    steps = {int(rows[-1]["steps"]) for rows in runs if rows}
-    length = "–" if not steps else format_count(min(steps))
-    if len({format_count(number) for number in steps}) > 1:
-        length += f"–{format_count(max(steps))}"
-    return (label, str(len(runs)), length, *_final(runs, metric), *_final(runs, "evaluation/return_mean"))
+    steps = max((int(rows[-1]["steps"]) for rows in runs if rows), default=0)
+    return (label, str(len(runs)), format_count(steps), _final(runs, metric), _final(runs, "evaluation/return_mean"))
 
 
-def _final(runs: Sequence[Rows], column: str) -> tuple[str, str]:
+def _final(runs: Sequence[Rows], column: str) -> str:
     """The interquartile mean over seeds of a column's last value, and its interval."""
     last = [values[-1] for rows in runs if len(values := series(rows, "steps", column)[1])]
     if not last:
-        return "–", "–"
-    return number(iqm(last)), interval(*bootstrap_interval(last)) if len(last) > 1 else "–"
+        return "–"
+    return number(iqm(last)) + (f" {interval(*bootstrap_interval(last))}" if len(last) > 1 else "")

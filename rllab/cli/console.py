@@ -26,7 +26,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        table.add_column(
+            name, justify="right" if name in right else "left", min_width=8, no_wrap=name in right, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as Text, brackets are not taken for markup
     console().print(table)

@@ -44,13 +44,12 @@ def command(argv: Sequence[str]) -> int:
         print(json.dumps(documents[0] if one else named))
         return 0
     print_table(
-        ("Run", "Environment", "Checkpoint", "Episodes", "Mean", "Std", "IQM", "95 % interval"),
+        ("Run", "Environment", "Step", "Mean", "Std", "IQM", "95 % interval"),
         [
             (
                 str(path),
                 document["env"],
                 f"{step:,}",
-                str(document["episodes"]),
                 number(document["mean"]),
                 number(document["std"]),
                 number(document["iqm"]),
@@ -58,8 +57,10 @@ def command(argv: Sequence[str]) -> int:
             )
             for path, (document, step) in zip(paths, results, strict=True)
         ],
-        right=("Checkpoint", "Episodes", "Mean", "Std", "IQM", "95 % interval"),
+        right=("Step", "Mean", "Std", "IQM", "95 % interval"),
     )
+    how = "sampling its actions" if arguments.stochastic else "by its most probable actions"
+    print(f"{arguments.episodes} episodes each, {how}; the interval is that of the interquartile mean (IQM).")
     return 0
 
 

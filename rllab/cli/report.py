@@ -122,14 +122,8 @@ def report_runs(parent: Path, paths: Sequence[Path]) -> None:
     )
 
 
-def report_interruption(error: "Interrupted", path: Path, flags: Sequence[str] = ()) -> int:
-    """Say where an interrupted training lies and how to go on with it; returns the exit code.
-
-    Args:
-        error: what the loop raised.
-        path: the run's folder, or that of several runs.
-        flags: what resuming needs to be told again.
-    """
-    resume = shlex.join(["rllab", "resume", str(path), *flags])
+def report_interruption(error: "Interrupted", path: Path) -> int:
+    """Say where an interrupted training (or a folder of several) lies and how to go on; returns the exit code."""
+    resume = shlex.join(["rllab", "resume", str(path)])
     print(f"rllab: {error}; saved in {path}\nrllab: go on with: {resume}", file=sys.stderr)
     return error.exit_code

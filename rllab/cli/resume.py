@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envs.errors import RllabError
-from rllab.callbacks import StopAtReturn
 from rllab.cli.arguments import Flag, RunPath, parse
 from rllab.cli.console import quoted
 from rllab.cli.processes import Job, cores, run_jobs
@@ -25,25 +24,17 @@ class ResumeArguments:
     """The run's folder, or a folder of runs."""
     steps: int | None = None
     """Train up to so many steps in all, rather than to those the run was started with."""
-    stop_at: float | None = None
-    """End once the mean return of an evaluation reaches this (the threshold of `rllab train` is not kept)."""
     jobs: int = 0
     """With several runs: how many of them at once; 0: one for each CPU core, or one by one on another device."""
     quiet: Flag = False
     """Print nothing but warnings and errors."""
-
-    @property
-    def flags(self) -> list[str]:
-        """Those that decide where the training ends."""
-        steps = [] if self.steps is None else ["--steps", str(self.steps)]
-        return steps + ([] if self.stop_at is None else ["--stop-at", f"{self.stop_at:g}"])
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab resume RUN`."""
     arguments: ResumeArguments = parse(ResumeArguments, argv, "resume")
     paths = find_runs([arguments.run])
-    unfinished = [path for path in paths if _steps_done(path) < _steps_wanted(path, arguments)]
+    unfinished = [path for path in paths if _is_unfinished(path, arguments)]
     if not unfinished:
         done = min(map(_steps_done, paths))
         if arguments.steps is not None:
@@ -53,11 +44,10 @@ def command(argv: Sequence[str]) -> int:
         return 0
     if not is_run(arguments.run):
         return _resume_several(paths, unfinished, arguments)
-    callbacks = [] if arguments.stop_at is None else [StopAtReturn(arguments.stop_at)]
     try:
-        run = resume(arguments.run, steps=arguments.steps, callbacks=callbacks, quiet=arguments.quiet)
+        run = resume(arguments.run, steps=arguments.steps, quiet=arguments.quiet)
     except Interrupted as error:
-        return report_interruption(error, arguments.run, arguments.flags)
+        return report_interruption(error, arguments.run)
     if not arguments.quiet:
         report_run(run.path, run.stop_reason)
     return 0
@@ -66,15 +56,22 @@ def command(argv: Sequence[str]) -> int:
 def _resume_several(paths: Sequence[Path], unfinished: Sequence[Path], arguments: ResumeArguments) -> int:
     if not arguments.quiet:
         print(f"{len(unfinished)} of {len(paths)} runs in {arguments.run} are unfinished", flush=True)
-    jobs = [Job(path, ["resume", str(path), *arguments.flags, "--quiet"]) for path in unfinished]
+    steps = [] if arguments.steps is None else ["--steps", str(arguments.steps)]
+    jobs = [Job(path, ["resume", str(path), *steps, "--quiet"]) for path in unfinished]
     on_cpu = all(Run.open(path).config["device"] == "cpu" for path in unfinished)
     total = sum(_steps_wanted(path, arguments) for path in unfinished)
     ending = run_jobs(jobs, arguments.jobs or (cores() if on_cpu else 1), total, quiet=arguments.quiet)
     if ending.interruption is not None:
-        return report_interruption(ending.interruption, arguments.run, arguments.flags)
+        return report_interruption(ending.interruption, arguments.run)
     if not arguments.quiet:
         report_runs(arguments.run, [path for path in paths if ending.codes.get(path, 0) == 0])
     return ending.exit_code
+
+
+def _is_unfinished(path: Path, arguments: ResumeArguments) -> bool:
+    if _steps_done(path) >= _steps_wanted(path, arguments):
+        return False
+    return arguments.steps is not None or Run.open(path).stop_reason() is None
 
 
 def _steps_done(path: Path) -> int:

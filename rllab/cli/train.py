@@ -20,7 +20,6 @@ from envs.errors import RllabError
 from envs.make import EnvConfig
 from envs.registry import find_spec
 from rllab.agents import CONFIGS, AgentConfig
-from rllab.callbacks import StopAtReturn
 from rllab.cli.arguments import Flag, JsonObject, parse
 from rllab.cli.processes import Job, cores, run_jobs
 from rllab.cli.report import report_interruption, report_run, report_runs
@@ -47,8 +46,6 @@ class RunOptions:
     """Train so many runs, a process each, with the seeds from --seed upwards."""
     jobs: int = 0
     """How many of them at once; 0: one for each CPU core, or one by one on a device other than the cpu."""
-    stop_at: float | None = None
-    """End once the mean return of an evaluation reaches this."""
     device: str = "cpu"
     """Where the policy's weights live and learn: cpu, cuda, cuda:1, mps."""
     no_preset: Flag = False
@@ -102,11 +99,10 @@ def command(argv: Sequence[str]) -> int:
         print(f"{config.agent_name} on {config.env.id}{preset}, in {out}", flush=True)
     if options.seeds > 1:
         return _train_seeds(config, options, out, argv)
-    callbacks = [] if options.stop_at is None else [StopAtReturn(options.stop_at)]
     try:
-        run = train(config, out=out, callbacks=callbacks, overwrite=options.overwrite, quiet=options.quiet)
+        run = train(config, out=out, overwrite=options.overwrite, quiet=options.quiet)
     except Interrupted as error:
-        return report_interruption(error, out, _stop_at(options))
+        return report_interruption(error, out)
     if not options.quiet:
         report_run(run.path, run.stop_reason)
     return 0
@@ -186,7 +182,7 @@ def _train_seeds(config: TrainConfig, options: RunOptions, out: Path, argv: Sequ
     at_once = options.jobs or (cores() if config.device == "cpu" else 1)
     ending = run_jobs(jobs, at_once, config.loop.steps * options.seeds, quiet=options.quiet)
     if ending.interruption is not None:
-        code = report_interruption(ending.interruption, out, _stop_at(options))
+        code = report_interruption(ending.interruption, out)
         if missing := ending.not_begun:
             first = str(seeds[-len(missing)])
             rest = [*argv, "--seed", first, "--seeds", str(len(missing)), "--out", str(out)]
@@ -195,8 +191,3 @@ def _train_seeds(config: TrainConfig, options: RunOptions, out: Path, argv: Sequ
     if not options.quiet:
         report_runs(out, [folder for folder in folders.values() if ending.codes[folder] == 0])
     return ending.exit_code
-
-
-def _stop_at(options: RunOptions) -> list[str]:
-    """The threshold is this command's affair, not the run's: resuming needs it again."""
-    return [] if options.stop_at is None else ["--stop-at", f"{options.stop_at:g}"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from envs.errors import RllabError
@@ -27,26 +28,27 @@ class WatchArguments:
     """best (by the evaluations during training; the latest if there were none), latest, or a step."""
     seed: int = 0
     """Of the first episode; the next ones count upwards."""
-    max_steps: int = 1000
-    """Longer episodes are cut here. All frames are held in memory until the video is written."""
+    max_steps: int | None = None
+    """Cut longer episodes here."""
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab watch RUN`."""
     arguments: WatchArguments = parse(WatchArguments, argv, "watch")
-    if arguments.episodes < 1 or arguments.max_steps < 1:
+    if arguments.episodes < 1 or (arguments.max_steps is not None and arguments.max_steps < 1):
         raise RllabError("--episodes and --max-steps must be at least 1")
     policy, config, step = load_with_config(arguments.run, checkpoint_named(arguments.checkpoint))
     output = arguments.output or arguments.run / "videos" / f"step-{step}.mp4"
     _check_suffix(output)
-    frames = []
-    for episode in range(arguments.episodes):
-        frames += film(policy, config.env, seed=arguments.seed + episode, max_steps=arguments.max_steps)
+    frames = chain.from_iterable(
+        film(policy, config.env, seed=arguments.seed + episode, max_steps=arguments.max_steps)
+        for episode in range(arguments.episodes)
+    )
     fps = frames_per_second(config.env)
     with explained_write_errors(output):
-        write_video(output, frames, fps)
+        count = write_video(output, frames, fps)
     episodes = "1 episode" if arguments.episodes == 1 else f"{arguments.episodes} episodes"
-    print(f"{output}: {episodes}, {len(frames):,} frames, {len(frames) / fps:.0f} s, policy of step {step:,}")
+    print(f"{output}: {episodes}, {count:,} frames, {count / fps:.0f} s, policy of step {step:,}")
     return 0
 
 

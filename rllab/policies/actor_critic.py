@@ -45,6 +45,7 @@ class ActorCritic(Policy):
         super().__init__(module, module.critic_only(), device)
         self.module: ActorCriticModule
         self.rows = self.config.recurrence != "none"
+        self.single_threaded = self.device.type == "cpu" and not self.layout.images
         self.fast = self._fast_path()
 
     def _fast_path(self) -> FastActorCritic | None:

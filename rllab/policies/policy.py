@@ -40,6 +40,8 @@ class Policy(ABC):
     """
 
     rows = False
+    single_threaded = False
+    """Whether its arithmetic is so small that one thread is faster than several."""
     fast: FastActorCritic | None = None
     """The hand-written path over the same weights, where there is one."""
     reward_scaling: RewardScaling | None = None
@@ -153,11 +155,14 @@ class Policy(ABC):
 
 @contextmanager
 def _twice_differentiable_kernels() -> Iterator[None]:
-    """Kernels whose backward pass can itself be differentiated: attention's math backend, no oneDNN recurrences."""
+    """Kernels whose backward pass can itself be differentiated: attention's math backend, torch's own recurrences."""
     onednn = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        with (
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+            torch.backends.cudnn.flags(enabled=False),
+        ):
             yield
     finally:
         torch._C._set_mkldnn_enabled(onednn)

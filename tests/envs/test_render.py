@@ -26,7 +26,7 @@ def test_an_episode_is_filmed_from_its_first_observation_to_its_last(id):
         seen.append(observations)
         return np.array([0])
 
-    frames = record_episode(EnvConfig(id), predict, max_steps=5, seed=0)
+    frames = list(record_episode(EnvConfig(id), predict, max_steps=5, seed=0))
     assert len(frames) == len(seen) + 1 == 6
     assert all(len(observations) == 1 for observations in seen)
     assert frames[0].dtype == np.uint8
@@ -35,7 +35,7 @@ def test_an_episode_is_filmed_from_its_first_observation_to_its_last(id):
 
 
 def test_filming_stops_where_the_episode_ends():
-    frames = record_episode(EnvConfig("CartPole-v1"), lambda observations, infos: np.array([1]), seed=0)
+    frames = list(record_episode(EnvConfig("CartPole-v1"), lambda observations, infos: np.array([1]), seed=0))
     assert 8 <= len(frames) <= 12
 
 
@@ -86,7 +86,7 @@ def test_an_environment_made_without_frames_is_refused():
 
 def test_an_environment_that_cannot_be_drawn_is_refused():
     with pytest.raises(RllabError, match="cannot be drawn"):
-        record_episode(EnvConfig("toy_environments:RandomWalk-v1"), lambda observations, infos: np.array([0]))
+        next(record_episode(EnvConfig("toy_environments:RandomWalk-v1"), lambda observations, infos: np.array([0])))
 
 
 def test_a_missing_renderer_is_told_with_what_to_install(monkeypatch):

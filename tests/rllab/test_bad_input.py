@@ -130,7 +130,12 @@ def test_an_environment_gone_bad_stops_training_before_anything_is_learned_from_
     tmp_path: Path, what: str, agent: str
 ) -> None:
     with np.errstate(all="ignore"), pytest.raises(RllabError, match=r"environment 0 .*not finite.* at step ") as caught:
-        train(tmp_path / "run", "toy/Failing-v0", agent, env_kwargs={"what": what, "at": 40 if what.startswith("final") else 42})
+        train(
+            tmp_path / "run",
+            "toy/Failing-v0",
+            agent,
+            env_kwargs={"what": what, "at": 40 if what.startswith("final") else 42},
+        )
     require_one_sentence(caught.value)
     run = Run.open(tmp_path / "run")
     assert run.checkpoints.latest() == 128

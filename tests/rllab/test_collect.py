@@ -9,6 +9,8 @@ import pytest
 import torch
 from gymnasium import spaces
 from toy_tasks import (
+    CHOICE,
+    SPACES,
     AnySpaces,
     Scripted,
     Transition,
@@ -78,9 +80,7 @@ def test_steps_that_exist_are_exactly_those_of_the_script(mode: str, rows: int, 
         expected = expected_steps(script, len(rewards))
         assert rewards.tolist() == [step.reward for step in expected]
         assert existing(rollouts, row, "environment_rewards").tolist() == [step.reward for step in expected]
-        np.testing.assert_array_equal(
-            existing(rollouts, row, "observations"), [step.observation for step in expected]
-        )
+        np.testing.assert_array_equal(existing(rollouts, row, "observations"), [step.observation for step in expected])
         assert existing(rollouts, row, "terminated").tolist() == [step.terminated for step in expected]
         assert existing(rollouts, row, "truncated").tolist() == [step.truncated for step in expected]
 
@@ -118,7 +118,9 @@ def test_next_value_is_the_critics_of_the_true_next_observation(mode: str, recur
         bootstrapped = [not step.terminated for step in steps]
         assert sum(step.truncated and not step.terminated for step in steps) >= 3
         np.testing.assert_allclose(values, expected_values, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(next_values[bootstrapped], np.array(expected_next)[bootstrapped], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            next_values[bootstrapped], np.array(expected_next)[bootstrapped], rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -232,29 +234,6 @@ def test_an_environment_may_overwrite_the_observations_that_it_returned(mode: st
     for episode, (row, column) in enumerate(finals.tolist()):
         expected = values_along(policy, [np.array([episode, 3], np.float32)])[0]
         assert float(rollout.next_values[row, column]) == pytest.approx(expected, rel=1e-5)
-
-
-NUMBERS, CHOICE = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3)
-SPACES = {
-    "scalar observation": (spaces.Box(-1, 1, (), np.float32), CHOICE),
-    "matrix observation": (spaces.Box(-1, 1, (2, 3), np.float32), CHOICE),
-    "double precision": (spaces.Box(-1, 1, (3,), np.float64), spaces.Box(-1, 1, (2,), np.float64)),
-    "discrete observation": (spaces.Discrete(4, start=2), spaces.Discrete(3, start=-1)),
-    "multi-discrete observation": (spaces.MultiDiscrete([[3, 2], [2, 2]]), CHOICE),
-    "multi-binary observation": (spaces.MultiBinary(3), CHOICE),
-    "small image": (spaces.Box(0, 255, (8, 8, 3), np.uint8), CHOICE),
-    "image": (spaces.Box(0, 255, (40, 36, 3), np.uint8), CHOICE),
-    "nested": (
-        spaces.Dict(a=NUMBERS, b=CHOICE, c=spaces.Tuple([spaces.MultiBinary(2), spaces.Box(0, 255, (1, 36, 36), np.uint8)])),
-        CHOICE,
-    ),
-    "tuple": (spaces.Tuple([NUMBERS, CHOICE]), CHOICE),
-    "multi-discrete action": (NUMBERS, spaces.MultiDiscrete([[3, 2], [2, 3]], start=[[1, 1], [0, 0]])),
-    "small integers": (NUMBERS, spaces.MultiDiscrete([3, 2], dtype=np.int32)),
-    "multi-binary action": (NUMBERS, spaces.MultiBinary((2, 2))),
-    "box action": (NUMBERS, spaces.Box(-1, 1, (2, 2), np.float32)),
-    "scalar action": (NUMBERS, spaces.Box(-1, 1, (), np.float32)),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("recurrence", ["none", "lstm"])

@@ -36,7 +36,7 @@ def run_of(folder: Path, agent: str, env: str, **settings: Any) -> Path:
 def test_the_same_seed_gives_the_same_run(tmp_path: Path, agent: str, env: str, settings: dict[str, Any]) -> None:
     one = run_of(tmp_path / "one", agent, env, seed=3, **settings)
     torch.rand(7)  # random numbers that somebody else draws from the global generators change nothing
-    np.random.rand(7)  # noqa: NPY002
+    np.random.rand(7)
     two = run_of(tmp_path / "two", agent, env, seed=3, **settings)
     require_equal_runs(one, two)
 
@@ -51,17 +51,15 @@ def test_a_fresh_process_gives_the_same_run(tmp_path: Path) -> None:
 
 
 def test_training_leaves_the_global_generators_alone(tmp_path: Path) -> None:
-    before_torch, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index] # noqa: NPY002
+    before_torch, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
     run_of(tmp_path / "run", "ppo", "CartPole-v1")
     assert torch.equal(before_torch, torch.get_rng_state())
-    np.testing.assert_array_equal(before_numpy, np.random.get_state()[1])  # type: ignore[index] # noqa: NPY002
+    np.testing.assert_array_equal(before_numpy, np.random.get_state()[1])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("agent", ["ppo", "trpo", "reinforce"])
 def test_another_seed_gives_another_run(tmp_path: Path, agent: str) -> None:
-    states = [
-        rllab.load(run_of(tmp_path / str(seed), agent, "CartPole-v1", seed=seed), 0).flat for seed in (0, 1)
-    ]
+    states = [rllab.load(run_of(tmp_path / str(seed), agent, "CartPole-v1", seed=seed), 0).flat for seed in (0, 1)]
     assert not torch.equal(*states)
     rows = [(tmp_path / str(seed) / "metrics.jsonl").read_text() for seed in (0, 1)]
     assert rows[0] != rows[1]

@@ -2,58 +2,16 @@
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
-from toy_tasks import Scripted, policy_for
+from toy_tasks import Scripted, policy_for, remember
 
 from envs.errors import RllabError
 from envs.make import EnvConfig
 from rllab.evaluate import Evaluator, film
-from rllab.policies import ActorCritic
 
 MODES = ("same_step", "next_step")
-
-
-class CoinFlip(gymnasium.Env[Any, Any]):
-    """An episode is short and pays 1, or long and pays 0: each half of the time."""
-
-    def __init__(self) -> None:
-        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
-        self.action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.short, self.count = bool(self.np_random.integers(2)), 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        over = self.count == (1 if self.short else 20)
-        return np.zeros(1, np.float32), float(over and self.short), over, False, {}
-
-
-class Memory(gymnasium.Env[Any, Any]):
-    """Shows a bit once, then pays 1 for repeating it three times: only a policy with memory can know it."""
-
-    def __init__(self) -> None:
-        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
-        self.action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.bit, self.count = int(self.np_random.integers(2)), 0
-        return np.array([2.0 * self.bit - 1], np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        return np.zeros(1, np.float32), float(action == self.bit), self.count == 3, False, {}
-
-
-for environment in (CoinFlip, Memory):
-    gymnasium.register(f"toy/{environment.__name__}-v0", entry_point=environment)
 
 
 def config_of(id: str, autoreset: str = "auto", **more: Any) -> EnvConfig:
@@ -121,22 +79,6 @@ def test_memory_lasts_an_episode_and_no_longer(autoreset: str, recurrence: str) 
     assert result.returns.tolist() == [3.0] * 40
 
 
-def remember(policy: ActorCritic) -> None:
-    """Set a recurrent core of one unit so that its state takes the sign of the last input that was not 0."""
-    weights = dict(policy.module.named_parameters())
-    with torch.no_grad():
-        policy.flat.zero_()
-        core = {name.rsplit(".", 1)[1]: weight for name, weight in weights.items() if ".core." in name}
-        if len(core["weight_ih_l0"]) == 4:  # LSTM's gates: input, forget, cell, output
-            core["bias_ih_l0"].copy_(torch.tensor([9.0, 9.0, 0.0, 9.0]))
-            core["weight_ih_l0"].copy_(torch.tensor([[0.0], [0.0], [9.0], [0.0]]))
-        else:  # GRU's gates: reset, update, new
-            core["weight_ih_l0"].copy_(torch.tensor([[0.0], [0.0], [9.0]]))
-            core["weight_hh_l0"].copy_(torch.tensor([[0.0], [0.0], [9.0]]))
-            core["bias_ih_l0"].copy_(torch.tensor([9.0, 0.0, 0.0]))
-        weights["actor.0.weight"].copy_(torch.tensor([[-5.0], [5.0]]))
-
-
 def test_normalised_observations_are_clipped_and_standardised_as_in_training() -> None:
     with Evaluator(config_of("Pendulum-v1", max_episode_steps=20), 2) as evaluator:
         plain, normalised = policy_for(evaluator.env), policy_for(evaluator.env, normalise_observations=True)
@@ -153,7 +95,7 @@ def test_an_evaluation_of_no_episodes_is_refused() -> None:
 def test_a_film_is_one_episode() -> None:
     config = config_of("CartPole-v1", max_episode_steps=5)
     with Evaluator(config, 1) as evaluator:
-        frames = film(policy_for(evaluator.env, recurrence="gru"), config)
+        frames = list(film(policy_for(evaluator.env, recurrence="gru"), config))
     assert len(frames) == 6
     assert frames[0].shape == (400, 600, 3)
 

@@ -68,7 +68,13 @@ def training_of(
         return EvaluationResult(np.array([next(results)] * 2), np.array([5, 7]))
 
     config = LoopConfig(
-        **{"steps": 48, "evaluation_every": 12 if means else 0, "checkpoint_every": 0, "tensorboard": False, **(loop or {})}
+        **{
+            "steps": 48,
+            "evaluation_every": 12 if means else 0,
+            "checkpoint_every": 0,
+            "tensorboard": False,
+            **(loop or {}),
+        }
     )
     return Training(
         EnvCollector(vector_env, policy, 6), policy, ppo, config, run=run, callbacks=callbacks, quiet=True,
@@ -191,7 +197,9 @@ def test_scaled_rewards_leave_reported_returns_alone_and_their_scale_is_saved(ru
 
 def test_columns_that_only_reset_are_not_counted_as_steps(run: Run) -> None:
     recorder = Recorder()
-    training_of(run, recorder, env=vector_of("next_step", *(Scripted((2,)) for _ in range(2))), loop={"steps": 24}).run()
+    training_of(
+        run, recorder, env=vector_of("next_step", *(Scripted((2,)) for _ in range(2))), loop={"steps": 24}
+    ).run()
     rows = run.read_metrics()
     # Of each three columns one only resets.
     assert [row["steps"] for row in rows] == [8, 16, 24]
@@ -278,7 +286,13 @@ def test_a_policy_that_left_the_finite_numbers_is_never_saved(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"steps": 0}, {"evaluation_every": -1}, {"checkpoint_every": -1}, {"keep_checkpoints": -1}, {"evaluation_episodes": 0}],
+    [
+        {"steps": 0},
+        {"evaluation_every": -1},
+        {"checkpoint_every": -1},
+        {"keep_checkpoints": -1},
+        {"evaluation_episodes": 0},
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(RllabError, match=next(iter(setting))):

@@ -51,7 +51,9 @@ def test_masks_from_the_observation_hold_with_and_without_recurrence(mode: str, 
 def test_masks_that_infos_send_only_now_and_then_hold_where_they_were_sent(
     mode: str, recurrence: str, steps: int
 ) -> None:
-    env = vector_of(mode, AnySpaces(NUMBERS, spaces.Discrete(3), "seldom"), AnySpaces(NUMBERS, spaces.Discrete(3), "seldom"))
+    env = vector_of(
+        mode, AnySpaces(NUMBERS, spaces.Discrete(3), "seldom"), AnySpaces(NUMBERS, spaces.Discrete(3), "seldom")
+    )
     policy = policy_for(env, recurrence=recurrence)
     collector = EnvCollector(env, policy, steps)
     rollouts = [collector.collect(policy) for _ in range(4)]
@@ -133,6 +135,6 @@ def test_films_are_played_by_the_masks_of_infos() -> None:
     policy = policy_for(env)
     with torch.no_grad():  # nothing is as attractive as the illegal action
         list(policy.module.actor.parameters())[-1].copy_(torch.tensor([0.0, 5.0, 0.0]))
-    frames = film(policy, config)
+    frames = list(film(policy, config))
     del gymnasium.registry["toy/FilmedMasks-v0"]
     assert len(frames) == 6

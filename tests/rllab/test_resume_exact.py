@@ -105,7 +105,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_beginning(tmp_
 @pytest.mark.parametrize("steps", [384, 512])
 def test_going_on_from_any_checkpoint_ends_in_the_same_state(tmp_path: Path, steps: int) -> None:
     """The state after a resume is the state that was saved: nothing is forgotten, nothing is done twice."""
-    settings = {**COMMON, "vectorization": "sync", "checkpoint_every": 1, "keep_checkpoints": 0, "quiet": True, "steps": steps}
+    settings = {
+        **COMMON,
+        "vectorization": "sync",
+        "checkpoint_every": 1,
+        "keep_checkpoints": 0,
+        "quiet": True,
+        "steps": steps,
+    }
     run = rllab.train("trpo", "Pendulum-v1", out=tmp_path / "run", scale_rewards=True, **settings)
     checkpoints = Run.open(run.path).checkpoints
     _, before = checkpoints.load()

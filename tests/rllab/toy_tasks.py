@@ -157,8 +157,67 @@ class Failing(gymnasium.Env[Any, Any]):
         return observation, reward, False, cut, {}
 
 
-for environment in (Scripted, AnySpaces, MaskedObservation, Failing):
+class CoinFlip(gymnasium.Env[Any, Any]):
+    """An episode is short and pays 1, or long and pays 0: each half of the time."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.short, self.count = bool(self.np_random.integers(2)), 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        over = self.count == (1 if self.short else 20)
+        return np.zeros(1, np.float32), float(over and self.short), over, False, {}
+
+
+class Memory(gymnasium.Env[Any, Any]):
+    """Shows a bit once, then pays 1 for repeating it three times: only a policy with memory can know it."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.bit, self.count = int(self.np_random.integers(2)), 0
+        return np.array([2.0 * self.bit - 1], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        return np.zeros(1, np.float32), float(action == self.bit), self.count == 3, False, {}
+
+
+for environment in (Scripted, AnySpaces, MaskedObservation, Failing, CoinFlip, Memory):
     gymnasium.register(f"toy/{environment.__name__}-v0", entry_point=environment)
+
+
+NUMBERS, CHOICE = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3)
+SPACES = {
+    "scalar observation": (spaces.Box(-1, 1, (), np.float32), CHOICE),
+    "matrix observation": (spaces.Box(-1, 1, (2, 3), np.float32), CHOICE),
+    "double precision": (spaces.Box(-1, 1, (3,), np.float64), spaces.Box(-1, 1, (2,), np.float64)),
+    "discrete observation": (spaces.Discrete(4, start=2), spaces.Discrete(3, start=-1)),
+    "multi-discrete observation": (spaces.MultiDiscrete([[3, 2], [2, 2]]), CHOICE),
+    "multi-binary observation": (spaces.MultiBinary(3), CHOICE),
+    "small image": (spaces.Box(0, 255, (8, 8, 3), np.uint8), CHOICE),
+    "image": (spaces.Box(0, 255, (40, 36, 3), np.uint8), CHOICE),
+    "nested": (
+        spaces.Dict(a=NUMBERS, b=CHOICE, c=spaces.Tuple([spaces.MultiBinary(2), spaces.Box(0, 255, (1, 36, 36), np.uint8)])),
+        CHOICE,
+    ),
+    "tuple": (spaces.Tuple([NUMBERS, CHOICE]), CHOICE),
+    "multi-discrete action": (NUMBERS, spaces.MultiDiscrete([[3, 2], [2, 3]], start=[[1, 1], [0, 0]])),
+    "small integers": (NUMBERS, spaces.MultiDiscrete([3, 2], dtype=np.int32)),
+    "multi-binary action": (NUMBERS, spaces.MultiBinary((2, 2))),
+    "box action": (NUMBERS, spaces.Box(-1, 1, (2, 2), np.float32)),
+    "scalar action": (NUMBERS, spaces.Box(-1, 1, (), np.float32)),
+}  # fmt: skip
+"""Observation and action spaces of every kind that the agents handle."""
 
 
 def vector_of(mode: str, *envs: gymnasium.Env[Any, Any]) -> SyncVectorEnv:
@@ -196,3 +255,19 @@ def values_along(policy: ActorCritic, observations: Sequence[Any]) -> list[float
     with torch.no_grad():
         values: list[float] = policy.value(batch).flatten().tolist()
     return values
+
+
+def remember(policy: ActorCritic) -> None:
+    """Set a recurrent core of one unit so that its state takes the sign of the last input that was not 0."""
+    weights = dict(policy.module.named_parameters())
+    with torch.no_grad():
+        policy.flat.zero_()
+        core = {name.rsplit(".", 1)[1]: weight for name, weight in weights.items() if ".core." in name}
+        if len(core["weight_ih_l0"]) == 4:  # LSTM's gates: input, forget, cell, output
+            core["bias_ih_l0"].copy_(torch.tensor([9.0, 9.0, 0.0, 9.0]))
+            core["weight_ih_l0"].copy_(torch.tensor([[0.0], [0.0], [9.0], [0.0]]))
+        else:  # GRU's gates: reset, update, new
+            core["weight_ih_l0"].copy_(torch.tensor([[0.0], [0.0], [9.0]]))
+            core["weight_hh_l0"].copy_(torch.tensor([[0.0], [0.0], [9.0]]))
+            core["bias_ih_l0"].copy_(torch.tensor([9.0, 0.0, 0.0]))
+        weights["actor.0.weight"].copy_(torch.tensor([[-5.0], [5.0]]))
