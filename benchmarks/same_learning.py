@@ -7,9 +7,9 @@ mean return of the last 100 training episodes first reaches 475, looked at after
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ import tyro
 from common import console, print_machine
 from rich.table import Table
 
-from rllab.callbacks import StopAtReturn
+from rllab.agents.agent import Metrics
+from rllab.callbacks import Callback
 from rllab.config import configure
 from rllab.experiment import Workshop
+from rllab.rollout import Rollout
 from rllab.statistics import bootstrap_interval
+from rllab.train import Training
 
 ENV = "CartPole-v1"
 THRESHOLD, WINDOW = 475.0, 100
@@ -38,13 +41,18 @@ class Arguments:
     """Steps that the schedules run over; a seed that has not reached the threshold by then counts as this many."""
 
 
-class StopAtMeasuredReturn(StopAtReturn):
-    """Stops at the mean of the last 100 training episodes, once there have been so many."""
+class StopAtTrainingReturn(Callback):
+    """Stops when the window of training episodes is full and its mean has reached the threshold."""
 
-    def after_update(self, training: Any, rollout: Any, metrics: Any) -> None:
-        """Look at the mean only when the window is full."""
-        if len(training.collector.recent_episodes.returns) == WINDOW:
-            super().after_update(training, rollout, metrics)
+    def __init__(self) -> None:
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+
+    def after_update(self, training: Training, rollout: Rollout, metrics: Metrics) -> None:
+        """Take in the episodes that ended in this rollout."""
+        assert rollout.episode_returns is not None
+        self.returns.extend(rollout.episode_returns.tolist())
+        if len(self.returns) == WINDOW and statistics.mean(self.returns) >= THRESHOLD:
+            training.stop("reached the threshold")
 
 
 def rllab(seed: int, steps: int) -> int | None:
@@ -56,8 +64,7 @@ def rllab(seed: int, steps: int) -> int | None:
         "steps": steps, "seed": seed, "evaluation_every": 0, "checkpoint_every": 0,
     }  # fmt: skip
     with Workshop(configure("ppo", ENV, settings, preset=False)) as workshop:
-        callback = StopAtMeasuredReturn(THRESHOLD, source="training")
-        training = workshop.training(None, [callback], quiet=True)
+        training = workshop.training(None, [StopAtTrainingReturn()], quiet=True)
         training.run()
         return training.steps if training.stop_reason is not None else None
 
@@ -68,7 +75,7 @@ def stable_baselines3(seed: int, steps: int) -> int | None:
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
 
-    class StopAtTrainingReturn(BaseCallback):
+    class StopAtReturn(BaseCallback):
         reached: int | None = None
 
         def _on_step(self) -> bool:
@@ -84,7 +91,7 @@ def stable_baselines3(seed: int, steps: int) -> int | None:
         n_epochs=EPOCHS, gamma=DISCOUNT, gae_lambda=GAE_LAMBDA, ent_coef=0.0, seed=seed, device="cpu",
         learning_rate=lambda remaining: LEARNING_RATE * remaining, clip_range=lambda remaining: CLIP_RANGE * remaining,
     )  # fmt: skip
-    callback = StopAtTrainingReturn()
+    callback = StopAtReturn()
     model.learn(steps, callback)
     return callback.reached
 

@@ -93,9 +93,7 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) ->
     suffix = path.suffix.lower()
     if suffix not in (".mp4", ".gif"):
         raise RllabError(f"Cannot write '{path}': videos end in .mp4 or .gif.")
-    if fps <= 0:
-        raise RllabError(f"A video needs a positive number of frames a second, not {fps}.")
-    checked = _checked(frames)
+    checked = _checked(frames, fps)
     first = next(checked)
     path.parent.mkdir(parents=True, exist_ok=True)
     if suffix == ".mp4":
@@ -111,7 +109,7 @@ def gif_bytes(frames: Iterable[Frame], fps: float = 30.0) -> bytes:
     Raises:
         RllabError: there are no frames, or they differ in size.
     """
-    images = [Image.fromarray(frame) for frame in _checked(frames)]
+    images = [Image.fromarray(frame) for frame in _checked(frames, fps)]
     buffer = BytesIO()
     # Viewers take a duration under 20 ms for a mistake and slow down to 100 ms.
     duration = max(20, round(100 / fps) * 10)
@@ -139,8 +137,10 @@ def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> int:
     return written
 
 
-def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+def _checked(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
     """The frames, each held against the first one's size."""
+    if fps <= 0:
+        raise RllabError(f"A video needs a positive number of frames a second, not {fps}.")
     shape = None
     for frame in frames:
         if shape not in (None, frame.shape):
