@@ -252,10 +252,11 @@ class EnvCollector:
         self.env.close()
 
 
-def evaluate_rows(policy: Policy, batch: Batch, chunk: int = 16_384) -> tuple[Tensor, Tensor]:
+def evaluate_rows(policy: Policy, batch: Batch, chunk: int = 2048) -> tuple[Tensor, Tensor]:
     """Log-probabilities and values of a batch of rows, on the CPU, without building a graph.
 
-    Feed-forward policies are given at most `chunk` steps at a time, so that the activations of large networks fit.
+    Feed-forward policies are given at most `chunk` steps at a time, so that activations stay in the cache and those of
+    large networks in memory.
     """
     with torch.no_grad():
         if policy.rows:

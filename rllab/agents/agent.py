@@ -10,6 +10,8 @@ from torch import Tensor
 
 from envs.errors import RllabError
 from rllab.agents.optimizer import Optimizer, Schedule
+from rllab.agents.surrogate import squared_error
+from rllab.policies.arrays import ExperienceArrays
 from rllab.policies.policy import Policy
 from rllab.returns import generalised_advantages
 from rllab.rollout import Batch, Experience, Rollout
@@ -119,7 +121,14 @@ def standardised(values: Tensor, batch: Batch) -> Tensor:
 def fit_critic(agent: Agent, optimizer: Optimizer, batch: Experience, epochs: int, size: int) -> Metrics:
     """Regress the critic on `batch.returns` by itself, in minibatches of `size` entries; the actor stays."""
     losses, norms = [], []
+    fast = agent.policy.fast
+    arrays = None if fast is None else ExperienceArrays.of(batch)
     for _ in range(epochs):
+        if fast is not None and arrays is not None:
+            for piece in arrays.minibatches(size, agent.generator):
+                losses.append(squared_error(fast, piece))
+                norms.append(optimizer.apply(losses[-1]))
+            continue
         for minibatch in batch.minibatches(size, agent.generator):
             loss = minibatch.mean((agent.policy.value(minibatch) - minibatch.returns).square())
             norms.append(optimizer.step(loss))

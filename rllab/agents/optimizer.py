@@ -1,12 +1,12 @@
-"""Adam over one flat tensor with gradient clipping, a learning-rate schedule, and a stop at anything not finite."""
+"""Adam with gradient clipping, a learning-rate schedule, and a stop at anything not finite."""
 
 import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from envs.errors import RllabError
+from rllab.agents.adam import Adam, NumpyAdam, TorchAdam
 from rllab.policies.policy import Policy
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -33,7 +33,7 @@ def require_finite(loss: Any, gradient_norm: float) -> None:
 
 
 class Optimizer:
-    """Adam (Kingma & Ba 2015) on a part of a policy's flat buffer, as one fused kernel."""
+    """Adam on a part of a policy's flat buffer."""
 
     def __init__(
         self, policy: Policy, parameters: Tensor, *, learning_rate: float, epsilon: float, max_grad_norm: float
@@ -41,13 +41,13 @@ class Optimizer:
         """`parameters` is `policy.flat` or a leaf that shares its memory (`policy.critic_parameters()`)."""
         self.policy, self.parameters = policy, parameters
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
-        self.adam = torch.optim.Adam([parameters], lr=learning_rate, eps=epsilon, fused=True)
+        implementation = TorchAdam if policy.fast is None else NumpyAdam
+        self.adam: Adam = implementation(parameters, learning_rate, epsilon)
 
     def set_rate(self, kind: Schedule, remaining: float) -> float:
         """Apply a schedule; the result is the learning rate in force."""
-        rate = self.learning_rate * schedule(kind, remaining)
-        self.adam.param_groups[0]["lr"] = rate
-        return rate
+        self.adam.learning_rate = self.learning_rate * schedule(kind, remaining)
+        return self.adam.learning_rate
 
     def step(self, loss: Tensor) -> float:
         """One step down the loss's gradient; its norm before clipping. Raises as `apply` does."""
@@ -60,21 +60,17 @@ class Optimizer:
         Returns the norm before clipping. Raises RllabError if the gradient or the `loss` that it belongs to
         is not finite, naming the source; nothing has been changed then.
         """
-        gradient = self.parameters.grad
-        assert gradient is not None
-        norm = float(torch.linalg.vector_norm(gradient))
+        norm = self.adam.gradient_norm()
         require_finite(loss, norm)
         if 0 < self.max_grad_norm < norm:
-            gradient.mul_(self.max_grad_norm / norm)
+            self.adam.scale_gradient(self.max_grad_norm / norm)
         self.adam.step()
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Adam's step count and moments."""
-        return dict(self.adam.state_dict()["state"].get(0, {}))
+        return self.adam.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        complete = self.adam.state_dict()
-        complete["state"] = {0: state} if state else {}
-        self.adam.load_state_dict(complete)
+        self.adam.load_state_dict(state)

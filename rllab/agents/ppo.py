@@ -4,6 +4,7 @@ The clipped surrogate of section 3 and the adaptive KL penalty of section 4, wit
 2022 ("The 37 implementation details of proximal policy optimization"), each a field of the configuration.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from rllab.agents.agent import (
 )
 from rllab.agents.optimizer import Optimizer, Schedule, schedule
 from rllab.agents.surrogate import clipped_surrogate
+from rllab.policies.arrays import ExperienceArrays
 from rllab.policies.policy import Evaluation, Policy
 from rllab.rollout import Experience, Rollout
 
@@ -102,16 +104,11 @@ class PPO(Agent):
         size = entries(config.minibatch_size, rollout.actions.shape[1], self.policy.rows)
         statistics: list[Measured] = []
         norms: list[float] = []
-        for _ in range(config.epochs):
-            for minibatch in batch.minibatches(size, self.generator):
-                loss, measured = self._differentiate(minibatch, clip_range)
-                statistics.append(measured)
-                if config.target_kl is not None and float(measured["approximate_kl"]) > 1.5 * config.target_kl:
-                    break
-                norms.append(self.optimizer.apply(loss))
-            else:
-                continue
-            break
+        for loss, measured in self._gradients(batch, size, clip_range):
+            statistics.append(measured)
+            if config.target_kl is not None and float(measured["approximate_kl"]) > 1.5 * config.target_kl:
+                break
+            norms.append(self.optimizer.apply(loss))
 
         metrics = {name: float(sum(m[name] for m in statistics)) / len(statistics) for name in statistics[0]}
         metrics |= {
@@ -125,15 +122,20 @@ class PPO(Agent):
             metrics |= self._adapt_penalty(batch)
         return metrics
 
-    def _differentiate(self, batch: Experience, clip_range: float) -> tuple[Any, Measured]:
-        """Put the loss's gradient into the buffer; the loss, and what is reported of it."""
+    def _gradients(self, batch: Experience, size: int, clip_range: float) -> Iterator[tuple[Any, Measured]]:
+        """Epochs of minibatches: each time the gradient lies in the buffer; the loss, and what is reported of it."""
         config, fast = self.config, self.policy.fast
         if fast is not None and config.objective == "clip" and config.value_clip_range is None:
-            self.policy.zero_gradient()
-            return clipped_surrogate(fast, batch, config, clip_range)
-        loss, measured = self.loss(batch, self.policy.evaluate(batch), clip_range)
-        self.policy.gradient(loss, self.policy.flat)
-        return loss.detach(), measured
+            arrays = ExperienceArrays.of(batch)
+            for _ in range(config.epochs):
+                for piece in arrays.minibatches(size, self.generator):
+                    yield clipped_surrogate(fast, piece, config, clip_range)
+            return
+        for _ in range(config.epochs):
+            for minibatch in batch.minibatches(size, self.generator):
+                loss, measured = self.loss(minibatch, self.policy.evaluate(minibatch), clip_range)
+                self.policy.gradient(loss, self.policy.flat)
+                yield loss.detach(), measured
 
     def loss(self, batch: Experience, evaluation: Evaluation, clip_range: float) -> tuple[Tensor, Measured]:
         """Equation 9 with its sign turned, to be minimised; and what is reported of it."""

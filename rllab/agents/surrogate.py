@@ -7,12 +7,9 @@ networks do, so this computes the same derivatives by hand; a test holds the two
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rllab.policies.arrays import Array, ExperienceArrays
 from rllab.policies.fast import FastActorCritic
-from rllab.rollout import Experience
-
-Array = NDArray[np.float32]
 
 
 class SurrogateConfig(Protocol):
@@ -28,24 +25,23 @@ class SurrogateConfig(Protocol):
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused in a sentence, by `require_finite`
 def clipped_surrogate(
-    fast: FastActorCritic, batch: Experience, config: SurrogateConfig, clip_range: float
+    fast: FastActorCritic, batch: ExperienceArrays, config: SurrogateConfig, clip_range: float
 ) -> tuple[float, dict[str, float]]:
-    """Add the loss's gradient to the policy's gradient buffer; the loss and measures are what `PPO.loss` gives."""
-    forward = fast.forward(batch)
-    weights: Array = batch.weights.numpy()
-    advantage: Array = batch.advantages.numpy()
+    """Put the loss's gradient into the policy's gradient buffer; the loss and measures are what `PPO.loss` gives."""
+    forward = fast.forward(batch.observations, batch.actions, batch.action_mask)
+    weights, advantage = batch.weights, batch.advantages
     if config.normalise_advantages == "minibatch":
         centred = advantage - np.dot(weights, advantage)
         advantage = centred / (np.sqrt(np.dot(weights, np.square(centred))) + np.float32(1e-8))
 
-    log_ratio = np.where(batch.valid.numpy(), forward.log_prob - batch.log_probs.numpy(), np.float32(0))
+    log_ratio = np.where(batch.valid, forward.log_prob - batch.log_probs, np.float32(0))
     ratio = np.exp(log_ratio)
     clipped = np.minimum(np.maximum(ratio, np.float32(1 - clip_range)), np.float32(1 + clip_range))
     surrogate, bound = ratio * advantage, clipped * advantage
     # d min(r·A, clip(r)·A) / d log π = r·A where the first is the smaller, else 0.
     log_prob_gradient = np.where(surrogate <= bound, surrogate, np.float32(0))
     log_prob_gradient *= -weights
-    error = forward.value - batch.returns.numpy()
+    error = forward.value - batch.returns
     value_gradient = error * weights
     value_loss = np.dot(value_gradient, error)
     value_gradient *= np.float32(2 * config.value_coefficient)
@@ -62,3 +58,14 @@ def clipped_surrogate(
         "approximate_kl": np.dot(weights, ratio - 1 - log_ratio),
         "clip_fraction": np.dot(weights, (ratio != clipped).astype(np.float32)),
     }
+
+
+def squared_error(fast: FastActorCritic, batch: ExperienceArrays) -> float:
+    """Put the gradient of the critic's mean squared error into the policy's gradient buffer; the error."""
+    layers = fast.critic.forward(fast.inputs(batch.observations))
+    error: Array = layers[-1].reshape(-1) - batch.returns
+    weighted = error * batch.weights
+    loss = float(np.dot(weighted, error))
+    weighted *= 2
+    fast.critic.backward(layers, weighted.reshape(-1, 1))
+    return loss

@@ -100,9 +100,12 @@ class ActorCritic(Policy):
                 pushed = torch.cat([pushed, vector[:width].expand_as(pushed)], dim=-1)
             scaled = (distribution.fisher_product(pushed) * weights).numpy()
             outputs = layers[-1].shape[1]
-            pulled = fast.actor.pull_back(layers, np.ascontiguousarray(scaled[:, :outputs]))
-            flat = [scaled[:, outputs:].sum(0), *(piece.ravel() for piece in pulled)]
-            return torch.from_numpy(np.concatenate(flat))
+            # The gradient buffer serves as scratch.
+            fast.actor.backward(layers, np.ascontiguousarray(scaled[:, :outputs]))
+            if fast.log_std_gradient is not None:
+                scaled[:, outputs:].sum(0, out=fast.log_std_gradient)
+            assert self.flat.grad is not None
+            return self.flat.grad[: self.actor_size].clone()
 
         return product
 
@@ -110,7 +113,6 @@ class ActorCritic(Policy):
         """The recurrent state before an episode, zeros `[rows, S]`; None without recurrence."""
         return torch.zeros(rows, self.module.state_size) if self.rows else None
 
-    @torch.no_grad()
     def act(
         self,
         observations: Nested,
@@ -131,6 +133,17 @@ class ActorCritic(Policy):
         """
         if self.fast is not None:
             return self.fast.act(observations, noise, action_mask), None
+        with torch.no_grad():
+            return self._act(observations, noise, hidden, action_mask)
+
+    def _act(
+        self,
+        observations: Nested,
+        noise: NDArray[np.float32] | None,
+        hidden: Tensor | None,
+        action_mask: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[Any], Tensor | None]:
+        """`act` through the module."""
         batch = Batch(
             observations=map_nested(lambda leaf: torch.as_tensor(leaf, device=self.device), observations),
             actions=torch.empty(0),

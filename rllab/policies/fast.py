@@ -66,24 +66,18 @@ class FastMLP:
             return slope
         return gradient * (activation > 0)
 
-    def backward(self, layers: list[Array], gradient: Array) -> None:
-        """Add to the gradients, given the loss's gradient `[B, D]` with respect to the output."""
+    def backward(self, layers: list[Array], gradient: Array, add: bool = False) -> None:
+        """Put Jᵀ·gradient into the gradient buffer, or add it there; `gradient` `[B, D]` is the output's."""
         ones = np.ones(len(gradient), np.float32)
         for i in range(len(self.weights) - 1, -1, -1):
-            self.weight_gradients[i] += np.dot(gradient.T, layers[i])
-            self.bias_gradients[i] += np.dot(ones, gradient)
+            if add:
+                self.weight_gradients[i] += np.dot(gradient.T, layers[i])
+                self.bias_gradients[i] += np.dot(ones, gradient)
+            else:
+                np.dot(gradient.T, layers[i], out=self.weight_gradients[i])
+                np.dot(ones, gradient, out=self.bias_gradients[i])
             if i > 0:
                 gradient = self._through_activation(np.dot(gradient, self.weights[i]), layers[i])
-
-    def pull_back(self, layers: list[Array], gradient: Array) -> list[Array]:
-        """The same product Jᵀ·gradient as a list `[weight, bias, weight, …]`, leaving the gradients alone."""
-        ones = np.ones(len(gradient), np.float32)
-        products: list[Array] = []
-        for i in range(len(self.weights) - 1, -1, -1):
-            products[:0] = [np.dot(gradient.T, layers[i]), np.dot(ones, gradient)]
-            if i > 0:
-                gradient = self._through_activation(np.dot(gradient, self.weights[i]), layers[i])
-        return products
 
     def push_forward(self, layers: list[Array], tangent: Array) -> Array:
         """J·tangent `[B, D]` for a direction laid out as the weights and biases are, in order."""
@@ -157,34 +151,34 @@ class FastActorCritic:
         actions: NDArray[np.int64] = outputs.argmax(-1)
         return actions
 
-    def forward(self, batch: Batch) -> FastForward:
+    def forward(self, observations: NDArray[Any], actions: NDArray[Any], mask: NDArray[np.bool_] | None) -> FastForward:
         """Log-probabilities, entropies and values of steps, keeping what their gradients need."""
-        inputs = self.inputs(batch.observations.numpy())
+        inputs = self.inputs(observations)
         actor, critic = self.actor.forward(inputs), self.critic.forward(inputs)
         if self.log_std is None:
-            legal = None if batch.action_mask is None else batch.action_mask.numpy().reshape(len(inputs), -1)
-            head = _categorical(actor[-1], batch.actions.numpy().reshape(-1), legal)
+            legal = None if mask is None else mask.reshape(len(inputs), -1)
+            head = _categorical(actor[-1], actions.reshape(-1), legal)
         else:
-            head = _gaussian(actor[-1], self.log_std, batch.actions.numpy().reshape(len(inputs), -1))
+            head = _gaussian(actor[-1], self.log_std, actions.reshape(len(inputs), -1))
         return FastForward(actor, critic, *head)
 
     @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused in a sentence, by `require_finite`
     def backward(
         self, forward: FastForward, log_prob: Array | None, entropy: Array | None, value: Array | None,
-        parameters: Array | None = None,
+        parameters: Array | None = None, *, add: bool = False,
     ) -> None:  # fmt: skip
-        """Add to the flat gradient, given the loss's gradients with respect to what `evaluate` returned."""
+        """Put the loss's gradient into the buffer (or add it), given that with respect to what `evaluate` returned."""
         if log_prob is not None or entropy is not None or parameters is not None:
             outputs, log_std = forward.distribution_gradient(log_prob, entropy)
             if parameters is not None:
                 outputs += parameters[:, : outputs.shape[1]]
                 if log_std is not None:
                     log_std += parameters[:, outputs.shape[1] :].sum(0)
-            self.actor.backward(forward.actor, outputs)
+            self.actor.backward(forward.actor, outputs, add)
             if self.log_std_gradient is not None and log_std is not None:
-                self.log_std_gradient += log_std
+                self.log_std_gradient[:] = self.log_std_gradient + log_std if add else log_std
         if value is not None:
-            self.critic.backward(forward.critic, value.reshape(-1, 1))
+            self.critic.backward(forward.critic, value.reshape(-1, 1), add)
 
     def parameters(self, forward: FastForward) -> Array:
         """The distribution's parameters `[B, D]`."""
@@ -249,13 +243,14 @@ class FastEvaluation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, fast: FastActorCritic, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.fast, ctx.state = fast, fast.forward(batch)
+        mask = None if batch.action_mask is None else batch.action_mask.numpy()
+        ctx.fast, ctx.state = fast, fast.forward(batch.observations.numpy(), batch.actions.numpy(), mask)
         state, tensor = ctx.state, torch.from_numpy
         return tensor(state.log_prob), tensor(state.entropy), tensor(state.value), tensor(fast.parameters(state))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
-        ctx.fast.backward(ctx.state, *(None if g is None else g.numpy() for g in gradients))
+        ctx.fast.backward(ctx.state, *(None if g is None else g.numpy() for g in gradients), add=True)
         return None, None, None
 
 
@@ -269,5 +264,5 @@ class FastValue(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-        ctx.fast.critic.backward(ctx.layers, gradient.numpy().reshape(-1, 1))
+        ctx.fast.critic.backward(ctx.layers, gradient.numpy().reshape(-1, 1), add=True)
         return None, None, None
