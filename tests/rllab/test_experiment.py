@@ -155,9 +155,7 @@ def test_by_default_runs_lie_under_runs_and_never_over_each_other(
     assert rllab.evaluate(runs[0], episodes=1).returns.shape == (1,)
 
 
-@pytest.mark.parametrize(
-    "first", ["rllab.train", "rllab.evaluate", "rllab.cli.main"]
-)
+@pytest.mark.parametrize("first", ["rllab.train", "rllab.evaluate", "rllab.cli.main"])
 def test_train_evaluate_and_load_are_functions_whatever_is_imported_first(first: str) -> None:
     code = (
         f"import {first}, rllab, rllab.train, rllab.evaluate\n"
