@@ -240,6 +240,8 @@ class EnvCollector:
             map_nested(lambda leaf, new, n=row: leaf.__setitem__(n, new), self._observations, observation)
             self._previous_done[row], self._previous_start[row] = False, True
             self.episodes.forget(row)
+            if self._mask is not None:
+                self._mask[row] = True
         if not started_anew:
             return []
         return [

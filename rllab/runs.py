@@ -75,9 +75,10 @@ class Run:
                     _delete_run_files(path)
                 provenance = _provenance()
                 document = {**config, _PROVENANCE: provenance}
+                # First of all, so that a process killed now leaves a run and not an unknown folder.
+                write_atomically(path / CONFIG_FILE, json.dumps(document, indent=2).encode() + b"\n")
                 for name in ("checkpoints", "videos"):
                     (path / name).mkdir(exist_ok=True)
-                write_atomically(path / CONFIG_FILE, json.dumps(document, indent=2).encode() + b"\n")
             except BaseException:
                 lock.release()
                 raise

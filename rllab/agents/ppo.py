@@ -125,7 +125,8 @@ class PPO(Agent):
     def _gradients(self, batch: Experience, size: int, clip_range: float) -> Iterator[tuple[Any, Measured]]:
         """Epochs of minibatches: each time the gradient lies in the buffer; the loss, and what is reported of it."""
         config, fast = self.config, self.policy.fast
-        if fast is not None and config.objective == "clip" and config.value_clip_range is None:
+        by_hand = config.objective == "clip" and config.value_clip_range is None and type(self).loss is PPO.loss
+        if fast is not None and by_hand:
             arrays = ExperienceArrays.of(batch)
             for _ in range(config.epochs):
                 for piece in arrays.minibatches(size, self.generator):

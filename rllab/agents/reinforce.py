@@ -6,7 +6,7 @@ function, is fitted after the advantages were computed.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -64,6 +64,8 @@ class Reinforce(Agent):
 
     def __init__(self, policy: Policy, config: ReinforceConfig | None = None, seed: int = 0) -> None:
         super().__init__(policy, config or ReinforceConfig(), seed)
+        self.episodes_end = False
+        """Whether an episode has ever ended within a rollout, which the baselines none and mean depend on."""
         epsilon, max_grad_norm = self.config.adam_epsilon, self.config.max_grad_norm
         self.optimizer = Optimizer(
             policy, policy.actor_parameters(),
@@ -82,6 +84,9 @@ class Reinforce(Agent):
         config = self.config
         learning_rate = self.optimizer.set_rate(config.learning_rate_schedule, remaining)
         advantages, returns, counted = self._credit(rollout)
+        if not bool(counted.any()):
+            # Every episode is longer than the rollout: nothing to learn from it, but earlier ones ended.
+            return {"learning_rate": learning_rate, "skipped_updates": 1.0}
         batch = self.experience(rollout.replace(valid=counted), advantages, returns)
         advantage = batch.advantages
         if config.baseline == "mean":
@@ -106,6 +111,13 @@ class Reinforce(Agent):
             metrics["explained_variance"] = explained_variance(rollout, returns)
         return metrics
 
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "episodes_end": self.episodes_end}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.episodes_end = state["episodes_end"]
+
     def _credit(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages before any mean is taken off, returns, and which steps count, each `[N, T]`."""
         if self.config.baseline == "value":
@@ -114,7 +126,8 @@ class Reinforce(Agent):
         returns, complete = rewards_to_go(
             rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid, discount=self.config.discount
         )
-        if not bool(complete.any()):
+        self.episodes_end = self.episodes_end or bool(complete.any())
+        if not self.episodes_end:
             raise RllabError(
                 f"no episode ended within rollout_steps = {self.config.rollout_steps}, and with baseline "
                 f"'{self.config.baseline}' REINFORCE learns from ended episodes only: raise rollout_steps, or "

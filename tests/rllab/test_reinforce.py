@@ -155,6 +155,21 @@ def test_a_rollout_in_which_no_episode_ended_is_refused_with_a_way_out(baseline:
         Reinforce(policy, plain(baseline=baseline)).update(rollout.replace(truncated=nowhere))
 
 
+@pytest.mark.parametrize("baseline", ["none", "mean"])
+def test_once_episodes_have_ended_a_rollout_in_which_none_does_is_skipped(baseline: Any) -> None:
+    policy = make_policy()
+    rollout = make_rollout(policy, 4, 8, gaps=False)
+    agent = Reinforce(policy, plain(baseline=baseline))
+    agent.update(rollout)
+    before = policy.flat.detach().clone()
+    resumed = Reinforce(policy, plain(baseline=baseline))
+    resumed.load_state_dict(agent.state_dict())
+    for learner in (agent, resumed):
+        metrics = learner.update(rollout.replace(truncated=torch.zeros_like(rollout.truncated)))
+        assert metrics["skipped_updates"] == 1
+        assert torch.equal(policy.flat, before)
+
+
 def test_advantages_come_from_the_values_that_acted_not_from_the_critic_fitted_after() -> None:
     for arguments in ({}, {"recurrence": "lstm"}, {"recurrence": "gru", "share_torso": False}):
         updated = []
