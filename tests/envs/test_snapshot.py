@@ -284,3 +284,17 @@ def test_an_array_under_two_names_is_not_plain():
     array = np.zeros(4)
     with pytest.raises(NotPlainError):
         encode({"whole": array, "part": array[1:]})
+
+
+def test_an_atari_game_is_not_taken_for_restored():
+    """Its emulator draws from a generator that no replay reaches: the episode begins anew and is said to."""
+    pytest.importorskip("ale_py")
+    config = EnvConfig("ALE/Breakout-v5", num_envs=2, vectorization="sync")
+    first, second = make_vector(config), make_vector(config)
+    reset(first, 0)
+    for _ in range(20):
+        first.step(np.array([1, 2]))
+    reset(second, 1)
+    assert sorted(restore(second, capture(first))) == [0, 1]
+    first.close()
+    second.close()
