@@ -38,6 +38,8 @@ def decode(encoded: Any) -> Any:
     kind = encoded["kind"]
     if kind == "scalar":
         return encoded["value"][()]
+    if kind == "text":
+        return np.str_(encoded["value"])
     if kind == "float":
         return float(encoded["value"])
     if kind == "generator":
@@ -73,8 +75,10 @@ def identical(left: Any, right: Any) -> bool:
 
 
 def _encode(value: Any, seen: list[Any]) -> Any:
-    if value is None or isinstance(value, bool | str) or type(value) is int:
+    if value is None or type(value) in (bool, str, int):
         return value
+    if type(value) is np.str_:  # a kind of str, but no JSON value; Blackjack keeps one
+        return {"kind": "text", "value": str(value)}
     if type(value) is float:
         # JSON has no word for infinities and NaN.
         return value if math.isfinite(value) else {"kind": "float", "value": np.array(value)}

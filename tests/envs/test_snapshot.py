@@ -298,3 +298,28 @@ def test_an_atari_game_is_not_taken_for_restored():
     assert sorted(restore(second, capture(first))) == [0, 1]
     first.close()
     second.close()
+
+
+def test_numpys_text_keeps_its_type(tmp_path):
+    save({"text": encode(np.str_("K"))}, tmp_path)
+    restored = decode(load(tmp_path)["text"])
+    assert restored == "K"
+    assert type(restored) is np.str_
+
+
+def test_every_toy_text_environment_continues_exactly(tmp_path):
+    for id in ("Blackjack-v1", "FrozenLake-v1", "CliffWalking-v1", "Taxi-v4"):
+        config = EnvConfig(id, num_envs=2, vectorization="sync")
+        first, second = make_vector(config), make_vector(config)
+        reset(first, 3)
+        for step in range(15):
+            first.step(np.array([step % 2, 1]))
+        save(capture(first), tmp_path)
+        reset(second, 4)
+        assert restore(second, load(tmp_path)) == {}
+        for step in range(15):
+            actions = np.array([1, step % 2])
+            for one, other in zip(first.step(actions)[:4], second.step(actions)[:4], strict=True):
+                np.testing.assert_array_equal(one, other)
+        first.close()
+        second.close()
