@@ -29,11 +29,6 @@ class RunningMoments:
         self.variance: NDArray[Any] = np.ones(shape, dtype)
         self.count = 0
 
-    @property
-    def standard_deviation(self) -> NDArray[Any]:
-        """`[*shape]`, the square root of the variance."""
-        return np.asarray(np.sqrt(self.variance))
-
     def update(self, batch: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Takes a batch in, by the parallel merge of Chan, Golub and LeVeque (1979).
 
@@ -58,17 +53,6 @@ class RunningMoments:
         self.variance += np.square(shift) * (self.count / total) * (added / total)
         self.mean += shift * (added / total)
         self.count = total
-
-    def normalise(self, x: ArrayLike, clip: float = 10.0, epsilon: float = 1e-8) -> NDArray[np.float32]:
-        """`(x − mean) / √(variance + ε)`, clipped to ±`clip`, as float32.
-
-        Args:
-            x: `[..., *shape]`.
-            clip: largest magnitude of the result; 10 as in the 37 details.
-            epsilon: keeps a constant feature from being divided by 0.
-        """
-        scaled = (np.asarray(x) - self.mean) / np.sqrt(self.variance + epsilon)
-        return np.asarray(np.minimum(np.maximum(scaled, -clip), clip), dtype=np.float32)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of mean, variance and count, all NumPy arrays."""

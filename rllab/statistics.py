@@ -67,16 +67,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def mean_interval(
-    scores: npt.ArrayLike,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    generator: np.random.Generator | int = 0,
-) -> tuple[float, float]:
-    """The bootstrap interval of the mean; see `bootstrap_interval`."""
-    return bootstrap_interval(scores, np.mean, confidence, resamples, generator)
-
-
 class Summary(TypedDict):
     """What is reported about the returns of an evaluation; `ci95` is the interval of `iqm`."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from envs.errors import RllabError
+from rllab import statistics
 from rllab.agents.optimizer import Optimizer, Schedule
 from rllab.agents.surrogate import squared_error
 from rllab.policies.arrays import ExperienceArrays
@@ -159,9 +160,6 @@ def check_division(minibatch_size: int, num_rows: int, columns: int, rows: bool)
 
 
 def explained_variance(rollout: Rollout, returns: Tensor) -> float:
-    """1 − Var(returns − values) / Var(returns) over the steps that exist; 0 if the returns do not vary."""
-    actual = returns[rollout.valid]
-    variance = float(actual.var(unbiased=False)) if len(actual) else 0.0
-    if variance == 0:
-        return 0.0
-    return 1 - float((actual - rollout.values[rollout.valid]).var(unbiased=False)) / variance
+    """How much of the returns' variance the critic's values predicted, over the steps that exist."""
+    arrays = (tensor.cpu().numpy() for tensor in (rollout.values, returns, rollout.valid))
+    return statistics.explained_variance(*arrays)

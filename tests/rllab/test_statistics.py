@@ -13,7 +13,6 @@ from rllab.statistics import (
     explained_variance,
     iqm,
     learning_curve,
-    mean_interval,
     rolling_mean,
     series,
     summarise,
@@ -48,7 +47,7 @@ def test_the_iqm_of_nothing_is_refused() -> None:
 def test_the_bootstrap_of_a_mean_agrees_with_scipy() -> None:
     values = np.random.default_rng(1).normal(100.0, 15.0, 20)
     expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=2)
-    low, high = mean_interval(values, resamples=20_000)
+    low, high = bootstrap_interval(values, np.mean, resamples=20_000)
     # Two sets of 20,000 resamples agree to a fraction of the interval's width of about 13.
     assert low == pytest.approx(expected.confidence_interval.low, abs=0.4)
     assert high == pytest.approx(expected.confidence_interval.high, abs=0.4)

@@ -193,6 +193,7 @@ def test_a_gradient_of_zero_leaves_the_policy_alone(fast_path: bool) -> None:
     before = policy.flat.detach()[: policy.actor_size].clone()
     metrics = TRPO(policy, config_for()).update(rollout)
     assert torch.equal(policy.flat.detach()[: policy.actor_size], before)
+    assert np.isnan(metrics.pop("explained_variance"))  # nothing varies that could be explained
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["kl"] == 0
 
