@@ -190,12 +190,12 @@ def rllab_training(
     return Contender(name, timed(train), side="rllab")
 
 
-def sb3_environments(env: str, num_envs: int) -> Any:
+def sb3_environments(env: str, num_envs: int, seed: int = 0) -> Any:
     """The peer's vector environment, as its `make_vec_env` makes it by default: one after another."""
     from stable_baselines3.common.env_util import make_vec_env
 
     with quiet_mujoco(needed=family_of(find_spec(env)).package == "mujoco"):
-        return make_vec_env(env, num_envs, seed=0)
+        return make_vec_env(env, num_envs, seed=seed)
 
 
 def sb3_training(name: str, make: Callable[[], Any], steps: int, *, threads: int) -> Contender:

@@ -49,6 +49,8 @@ class EnvConfig:
     auto: same_step, or next_step where the environment is native."""
     max_episode_steps: int | None = None
     """Episodes are truncated after so many steps; None keeps the environment's own limit."""
+    clip_rewards: bool = False
+    """The agent learns from rewards clipped to [−1, 1] (Mnih et al. 2015); people are shown the environment's own."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments for the environment's constructor."""
 

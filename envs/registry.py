@@ -96,7 +96,7 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(module)
         except ImportError as error:
             raise RllabError(f"Cannot import '{module}' to find the environment '{id}': {error}.") from error
-    if name not in gymnasium.registry and _looks_like_atari(name):
+    if name not in gymnasium.registry and is_atari(name):
         _register_atari(name)
 
     spec = gymnasium.registry.get(name)
@@ -156,7 +156,8 @@ def _is_retired(spec: EnvSpec) -> bool:
     return getattr(spec.entry_point, "__module__", None) == "gymnasium.envs"
 
 
-def _looks_like_atari(name: str) -> bool:
+def is_atari(name: str) -> bool:
+    """Whether an id has the form of a game of the Arcade Learning Environment, known or not."""
     base_name = _split_version(name)[0]
     return name.startswith("ALE/") or base_name.endswith(("NoFrameskip", "Deterministic")) or name in _ATARI_IDS
 

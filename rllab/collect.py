@@ -14,6 +14,7 @@ from envs.snapshot import capture, restore
 from rllab.episodes import EpisodeRecorder
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
+from rllab.observations import ObservationBuffer, buffer_for, standard
 from rllab.policies.actor_critic import ActorCritic
 from rllab.policies.policy import Policy
 from rllab.rollout import Batch, Rollout
@@ -50,15 +51,32 @@ class EnvCollector:
     """
 
     def __init__(
-        self, vector_env: VectorEnv[Any, Any, Any], policy: ActorCritic, rollout_steps: int, seed: int = 0
+        self,
+        vector_env: VectorEnv[Any, Any, Any],
+        policy: ActorCritic,
+        rollout_steps: int,
+        seed: int = 0,
+        *,
+        clip_rewards: bool = False,
     ) -> None:
+        """Reset and seed the environments.
+
+        Args:
+            vector_env: what is stepped; with `metadata["frame_stack"]` its observations are stored frame by frame.
+            policy: whose spaces these are.
+            rollout_steps: T, columns of a rollout.
+            seed: of the environments and of the actions.
+            clip_rewards: the agent learns from rewards clipped to [−1, 1]; people see the environment's own.
+        """
         self.env, self.family, self.steps = vector_env, policy.family, rollout_steps
         self.num_rows = vector_env.num_envs
         self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
         self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))
         self.episodes = EpisodeRecorder(self.num_rows)
+        self.clip_rewards = clip_rewards
+        self.stacked = "frame_stack" in vector_env.metadata
         observations, infos = reset(vector_env, seed)
-        self._observations = _standard(observations)
+        self._observations = standard(observations)
         self._mask = action_masks(observations, infos, policy, self.num_rows)
         self._hidden = policy.initial_hidden(self.num_rows)
         self._previous_done = np.zeros(self.num_rows, bool)
@@ -71,14 +89,11 @@ class EnvCollector:
         Raises RllabError if an observation or a reward is not finite, naming environment and step.
         """
         rows, steps = self.num_rows, self.steps
-        observations = map_nested(
-            lambda leaf: np.empty((rows, steps + 1, *leaf.shape[1:]), leaf.dtype), self._observations
-        )
-        columns = [map_nested(lambda leaf, t=t: leaf[:, t], observations) for t in range(steps + 1)]
-        _assign(columns[0], self._observations)
+        buffer = buffer_for(self._observations, steps, self.stacked)
         actions = np.empty((rows, steps, *self.family.shape), torch.empty(0, dtype=self.family.dtype).numpy().dtype)
         rewards = np.empty((rows, steps))
         terminated, truncated = np.empty((rows, steps), bool), np.empty((rows, steps), bool)
+        over: NDArray[np.bool_] | None = None
         masks = None if self._mask is None else np.ones((rows, steps + 1, self._mask.shape[1]), bool)
         hidden = first_hidden = self._hidden
         finals: list[tuple[int, int, Nested, Tensor | None]] = []
@@ -91,34 +106,39 @@ class EnvCollector:
                 hidden = torch.where(torch.from_numpy(start).unsqueeze(1), 0.0, hidden)
             if masks is not None:
                 masks[:, t] = mask
-            chosen, hidden = policy.act(columns[t], noise[t], hidden=hidden, action_mask=mask)
+            chosen, hidden = policy.act(buffer.latest, noise[t], hidden=hidden, action_mask=mask)
             received, reward, ended, cut, infos = self.env.step(self.family.to_environment(chosen))
             actions[:, t] = chosen
             rewards[:, t] = reward
             terminated[:, t] = ended
             truncated[:, t] = cut
-            _assign(columns[t + 1], received)
+            if self.same_step:
+                start = ended | cut
+                if cut.any():
+                    finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended).tolist()]
+            elif hidden is not None or self.stacked:
+                # A column after an episode's end only resets: the one after it begins the new episode.
+                start = self._previous_done if t == 0 else terminated[:, t - 1] | truncated[:, t - 1]
+            buffer.write(t + 1, received, start)
             if masks is not None:
                 sent = action_masks(received, infos, policy, rows)
                 mask = np.ones_like(self._mask) if sent is None else sent  # none sent: all is allowed
-            if self.same_step:
-                if cut.any():
-                    finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended).tolist()]
-                start = ended | cut
-            elif hidden is not None:
-                # A column after an episode's end only resets: the one after it begins the new episode.
-                start = self._previous_done if t == 0 else terminated[:, t - 1] | truncated[:, t - 1]
+            if "episode_over" in infos:
+                over = np.zeros((rows, steps), bool) if over is None else over
+                over[:, t] = infos["episode_over"]
 
-        self._observations = map_nested(np.copy, columns[steps])
+        self._observations = map_nested(np.copy, buffer.latest)
         self._hidden, self._mask = hidden, mask
         if masks is not None:
             masks[:, steps] = mask
-        return self._finish(policy, observations, actions, rewards, terminated, truncated, masks, first_hidden, finals)
+        return self._finish(
+            policy, buffer, actions, rewards, terminated, truncated, over, masks, first_hidden, finals
+        )  # fmt: skip
 
     def _finish(
-        self, policy: ActorCritic, observations: Nested, actions: NDArray[Any], rewards: NDArray[np.float64],
-        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], masks: NDArray[np.bool_] | None,
-        hidden: Tensor | None, finals: list[tuple[int, int, Nested, Tensor | None]],
+        self, policy: ActorCritic, buffer: ObservationBuffer, actions: NDArray[Any], rewards: NDArray[np.float64],
+        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], over: NDArray[np.bool_] | None,
+        masks: NDArray[np.bool_] | None, hidden: Tensor | None, finals: list[tuple[int, int, Nested, Tensor | None]],
     ) -> Rollout:  # fmt: skip
         """Everything about a rollout that is computed once it has been acted."""
         steps = self.steps
@@ -126,13 +146,14 @@ class EnvCollector:
         valid, starts = self._columns(done)
         with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and refused below
             single_rewards = rewards.astype(np.float32)
-        self._require_finite(observations, single_rewards, finals)
-        returns, lengths = self.episodes.record(rewards, done, valid)
+        self._require_finite(buffer.arrays, single_rewards, finals)
+        # Where a lost life ends an episode for the agent, people still count whole games.
+        returns, lengths = self.episodes.record(rewards, done if over is None else over, valid)
 
         tensor = torch.from_numpy
-        tensors = map_nested(tensor, observations)
+        observations = buffer.finish()
         everything = Batch(
-            observations=tensors,
+            observations=observations,
             actions=tensor(np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)),
             valid=torch.ones(starts.shape, dtype=torch.bool),
             action_mask=None if masks is None else tensor(masks),
@@ -145,18 +166,18 @@ class EnvCollector:
             index, final_values = self._final_values(policy, finals)
             next_values[index] = final_values
 
-        rewards32 = tensor(single_rewards)
+        own_rewards = tensor(single_rewards)
         return Rollout(
-            observations=map_nested(lambda leaf: leaf[:, :steps], tensors),
+            observations=map_nested(lambda leaf: leaf[:, :steps], observations),
             actions=tensor(actions),
-            rewards=rewards32,
+            rewards=own_rewards.clamp(-1, 1) if self.clip_rewards else own_rewards,
             terminated=tensor(terminated),
             truncated=tensor(truncated),
             valid=tensor(valid),
             log_probs=log_probs[:, :steps],
             values=values[:, :steps],
             next_values=next_values,
-            environment_rewards=rewards32,
+            environment_rewards=own_rewards,
             action_mask=None if masks is None else tensor(masks[:, :steps]),
             starts=tensor(starts[:, :steps]) if policy.rows else None,
             hidden=hidden,
@@ -187,7 +208,7 @@ class EnvCollector:
         """Values of all cut episodes' last observations in one pass, and where in the rollout they belong."""
         rows, columns, observations, hidden = zip(*finals, strict=True)
         column = (slice(None), None) if policy.rows else ()
-        stacked = map_nested(lambda *leaves: _standard(np.stack(leaves))[column], observations[0], *observations[1:])
+        stacked = map_nested(lambda *leaves: standard(np.stack(leaves))[column], observations[0], *observations[1:])
         batch = Batch(
             observations=map_nested(torch.from_numpy, stacked),
             actions=torch.empty(0),
@@ -254,21 +275,21 @@ class EnvCollector:
         self.env.close()
 
 
-def evaluate_rows(policy: Policy, batch: Batch, chunk: int = 2048) -> tuple[Tensor, Tensor]:
+def evaluate_rows(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probabilities and values of a batch of rows, on the CPU, without building a graph.
 
-    Feed-forward policies are given at most `chunk` steps at a time, so that activations stay in the cache and those of
-    large networks in memory.
+    Feed-forward policies are given a part of the steps at a time (`policy.evaluation_chunk`), so that activations stay
+    in the cache and those of large networks in memory.
     """
+    batch = batch.to(policy.device)
     with torch.no_grad():
         if policy.rows:
-            evaluation = policy.evaluate(batch.to(policy.device))
+            evaluation = policy.evaluate(batch)
             return evaluation.log_prob.cpu(), evaluation.value.cpu()
-        shape = batch.valid.shape
+        shape, chunk = batch.valid.shape, policy.evaluation_chunk
         steps = batch.flatten()
         pieces = [
-            policy.evaluate(steps.select(slice(start, start + chunk)).to(policy.device))
-            for start in range(0, len(steps.valid), chunk)
+            policy.evaluate(steps.select(slice(start, start + chunk))) for start in range(0, len(steps.valid), chunk)
         ]
         log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
         return log_probs.view(shape).cpu(), values.view(shape).cpu()
@@ -279,27 +300,6 @@ def _not_finite(name: str, row: int, column: int) -> RllabError:
         f"environment {row} gave a {name} that is not finite (NaN or infinite) at step {column} of this "
         "rollout, so training stopped before learning from it; the last checkpoint is intact"
     )
-
-
-def _standard(observations: Nested) -> Nested:
-    """Observations as rollouts store them: floats in single precision, everything else as it comes."""
-
-    def convert(leaf: Any) -> NDArray[Any]:
-        array = np.asarray(leaf)
-        return array.astype(np.float32) if array.dtype == np.float64 else array.copy()
-
-    return map_nested(convert, observations)
-
-
-def _assign(destination: Nested, source: Nested) -> None:
-    if isinstance(destination, np.ndarray):
-        destination[...] = source
-    elif isinstance(destination, dict):
-        for key, leaf in destination.items():
-            _assign(leaf, source[key])
-    else:
-        for leaf, other in zip(destination, source, strict=True):
-            _assign(leaf, other)
 
 
 def _named(observations: Nested) -> dict[str, Any]:

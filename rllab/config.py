@@ -13,6 +13,7 @@ from typing import Any
 
 from envs.errors import RllabError
 from envs.make import EnvConfig
+from envs.registry import is_atari
 from rllab.agents import CONFIGS, AgentConfig
 from rllab.policies import PolicyConfig
 from rllab.train import LoopConfig
@@ -104,9 +105,9 @@ def configure(agent: str, env: str, settings: Mapping[str, Any] | None = None, *
 
 
 def preset_for(agent: str, env: str) -> dict[str, Any]:
-    """The tuned settings of an agent for an environment; empty if there are none."""
-    settings: dict[str, Any] = presets(agent).get(env, {})
-    return settings
+    """The tuned settings of an agent for an environment, or for all games of Atari; empty if there are none."""
+    known = presets(agent)
+    return known.get(env) or (known.get("Atari", {}) if is_atari(env) else {})
 
 
 def presets(agent: str) -> dict[str, dict[str, Any]]:

@@ -87,7 +87,8 @@ class Evaluator:
             running_length += ~resetting
             done = (terminated | truncated) & ~resetting
             starts = resetting if self.skips_resets else done
-            for n in np.flatnonzero(done):
+            # A lost life may end an episode for the agent; what is reported is the whole game.
+            for n in np.flatnonzero(infos.get("episode_over", done)):
                 if played[n] < share[n]:
                     returns.append(float(running_return[n]))
                     lengths.append(int(running_length[n]))

@@ -154,7 +154,7 @@ def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple
 
 
 def evaluate(
-    run: TrainedRun | Path | str, *, episodes: int = 10, seed: int = 0, deterministic: bool = True,
+    run: TrainedRun | Path | str, *, episodes: int = 10, seed: int = 0, deterministic: bool | None = None,
     checkpoint: Checkpoint = "best",
 ) -> EvaluationResult:  # fmt: skip
     """Play a run's policy in fresh environments; returns and lengths are the environment's own.
@@ -163,11 +163,12 @@ def evaluate(
         run: what `train` gave, or a run's folder.
         episodes: how many.
         seed: of the episodes.
-        deterministic: act by the mode rather than by sampling.
+        deterministic: act by the mode rather than by sampling; None: as the run's own evaluations did.
         checkpoint: as in `load`.
     """
     path = run.path if isinstance(run, TrainedRun) else run
     policy, config, _ = load_with_config(path, checkpoint)
+    deterministic = config.loop.evaluation_deterministic if deterministic is None else deterministic
     with (
         Evaluator(config.env, episodes, seed=seed, deterministic=deterministic) as evaluator,
         single_threaded(policy.single_threaded),
@@ -203,10 +204,16 @@ class Workshop:
     def training(self, run: Run | None, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Training:
         """The training loop over these parts."""
         config = self.config
-        collector = EnvCollector(self.vector_env, self.policy, config.agent.rollout_steps, config.seed)
+        collector = EnvCollector(
+            self.vector_env, self.policy, config.agent.rollout_steps, config.seed,
+            clip_rewards=config.env.clip_rewards,
+        )  # fmt: skip
         if config.loop.evaluation_every:
             seed = config.seed + EVALUATION_SEED
-            self.evaluator = Evaluator(config.env, config.loop.evaluation_episodes, seed=seed)
+            self.evaluator = Evaluator(
+                config.env, config.loop.evaluation_episodes, seed=seed,
+                deterministic=config.loop.evaluation_deterministic,
+            )  # fmt: skip
         return Training(
             collector, self.policy, self.agent, config.loop, run=run, evaluate=self.evaluator, film=self._film,
             callbacks=callbacks, quiet=quiet,

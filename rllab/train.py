@@ -41,6 +41,8 @@ class LoopConfig:
     """Steps between evaluations in separate environments; 0 turns them off."""
     evaluation_episodes: int = 10
     """Episodes of an evaluation."""
+    evaluation_deterministic: bool = True
+    """Whether evaluations act by the distribution's mode rather than by sampling."""
     checkpoint_every: int = 50_000
     """Steps between checkpoints; 0 leaves only the best by evaluation and the last."""
     keep_checkpoints: int = 3

@@ -46,6 +46,8 @@ class ActorCritic(Policy):
         self.module: ActorCriticModule
         self.rows = self.config.recurrence != "none"
         self.single_threaded = self.device.type == "cpu" and not self.layout.images
+        if self.layout.images:
+            self.evaluation_chunk = 256  # activations of a convolution are hundreds of kilobytes a step
         self.fast = self._fast_path()
 
     def _fast_path(self) -> FastActorCritic | None:

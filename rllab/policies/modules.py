@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.errors import RllabError
+from rllab.policies.images import ImageNetwork, Precision
 from rllab.policies.networks import Encoder, Normaliser, ObservationLayout, RecurrentCore, mlp
 from rllab.rollout import Batch
 
@@ -17,9 +18,14 @@ class PolicyConfig:
 
     hidden_sizes: tuple[int, ...] | None = None
     """Hidden layers of the actor's and of the critic's MLP; by default 64 64 for vectors (Schulman et al. 2017,
-    section 6.1) and none after NatureCNN's 512 features."""
+    section 6.1) and none after an image network's features."""
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     """Between the layers."""
+    image_network: ImageNetwork = "nature"
+    """What reads images: NatureCNN (Mnih et al. 2015) or IMPALA's residual network (Espeholt et al. 2018)."""
+    precision: Precision = "float32"
+    """Of the image network's arithmetic: bfloat16 is faster where the processor has it; weights, heads and losses
+    stay in float32."""
     recurrence: Literal["none", "lstm", "gru"] = "none"
     """A recurrent core before the MLPs."""
     recurrent_size: int = 128
@@ -43,7 +49,7 @@ class Torso(nn.Module):
 
     def __init__(self, layout: ObservationLayout, config: PolicyConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(layout)
+        self.encoder = Encoder(layout, config.image_network, config.precision)
         self.core = (
             None
             if config.recurrence == "none"

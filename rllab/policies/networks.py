@@ -1,8 +1,4 @@
-"""Networks: observation encoders, NatureCNN, recurrent cores and multilayer perceptrons, with their initialisation.
-
-Initialisation is orthogonal with zero biases (Huang et al. 2022, "The 37 implementation details of PPO", core
-detail 2): gain √2 for hidden layers, 0.01 for the policy's output, 1 for the value's.
-"""
+"""Networks: observation encoders, recurrent cores and multilayer perceptrons."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,19 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 from envs.errors import RllabError
 from envs.normalise import RunningMoments
 from rllab.nested import Nested
+from rllab.policies.images import ImageEncoder, ImageNetwork, Precision
+from rllab.policies.initialisation import SQRT_TWO, initialise
 
-SQRT_TWO = float(np.sqrt(2.0))
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
-
-
-def initialise(layer: nn.Module, gain: float) -> nn.Module:
-    """Orthogonal weights of that gain, zero bias."""
-    for name, parameter in layer.named_parameters():
-        if name.startswith("weight"):
-            nn.init.orthogonal_(parameter, gain)
-        else:
-            nn.init.zeros_(parameter)
-    return layer
 
 
 def mlp(sizes: Sequence[int], activation: str, output_gain: float) -> nn.Sequential:
@@ -38,27 +25,6 @@ def mlp(sizes: Sequence[int], activation: str, output_gain: float) -> nn.Sequent
     for size_in, size_out in pairwise(sizes[:-1]):
         layers += [initialise(nn.Linear(size_in, size_out), SQRT_TWO), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers, initialise(nn.Linear(sizes[-2], sizes[-1]), output_gain))
-
-
-class NatureCNN(nn.Module):
-    """The convolutional network of Mnih et al. 2015 ("Human-level control through deep RL", Methods): 512 features."""
-
-    size = 512
-
-    def __init__(self, channels: int, height: int, width: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            initialise(nn.Conv2d(channels, 32, 8, stride=4), SQRT_TWO), nn.ReLU(),
-            initialise(nn.Conv2d(32, 64, 4, stride=2), SQRT_TWO), nn.ReLU(),
-            initialise(nn.Conv2d(64, 64, 3, stride=1), SQRT_TWO), nn.ReLU(), nn.Flatten(),
-        )  # fmt: skip
-        with torch.no_grad():
-            flat = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
-        self.head = nn.Sequential(initialise(nn.Linear(flat, self.size), SQRT_TWO), nn.ReLU())
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.head(self.convolutions(images))
-        return features
 
 
 class ObservationLayout:
@@ -119,29 +85,31 @@ class ObservationLayout:
 
     def flat_numbers(self, observations: Nested, leading: int) -> Tensor | None:
         """All number leaves side by side, float32 `[..., F]`; None if there is none."""
-        leaves = [_leaf(observations, path) for path, _ in self.numbers]
+        leaves: list[Tensor] = [_leaf(observations, path) for path, _ in self.numbers]
         leaves = [leaf.reshape(*leaf.shape[:leading], -1).float() for leaf in leaves]
         return torch.cat(leaves, dim=-1) if len(leaves) > 1 else (leaves[0] if leaves else None)
 
 
-def _leaf(observations: Nested, path: tuple[str | int, ...]) -> Tensor:
+def _leaf(observations: Nested, path: tuple[str | int, ...]) -> Any:
     for key in path:
         observations = observations[key]
-    leaf: Tensor = observations
-    return leaf
+    return observations
 
 
 class Encoder(nn.Module):
     """Observations `[..., *obs]` to features `[..., size]`: numbers normalised, choices one-hot, images convolved."""
 
-    def __init__(self, layout: ObservationLayout) -> None:
+    def __init__(
+        self, layout: ObservationLayout, image_network: ImageNetwork = "nature", precision: Precision = "float32"
+    ) -> None:
         super().__init__()
         self.layout = layout
-        self.convolutions = nn.ModuleList(NatureCNN(*shape) for _, shape, _ in layout.images)
+        encoders = [ImageEncoder(shape, last, image_network, precision) for _, shape, last in layout.images]
+        self.images = nn.ModuleList(encoders)
         self.size = (
             sum(size for _, size in layout.numbers)
             + sum(sum(sizes) for _, sizes, _ in layout.choices)
-            + NatureCNN.size * len(layout.images)
+            + sum(encoder.size for encoder in encoders)
         )
 
     def forward(self, observations: Nested, leading: int, normaliser: "Normaliser | None") -> Tensor:
@@ -150,17 +118,12 @@ class Encoder(nn.Module):
         if numbers is not None:
             features.append(numbers if normaliser is None else normaliser(numbers))
         for path, sizes, starts in self.layout.choices:
-            chosen = _leaf(observations, path).long()
+            chosen: Tensor = _leaf(observations, path).long()
             chosen = chosen.reshape(*chosen.shape[:leading], len(sizes))
             for i, (size, start) in enumerate(zip(sizes, starts, strict=True)):
                 features.append(nn.functional.one_hot(chosen[..., i] - start, size).float())
-        for (path, _, channels_last), network in zip(self.layout.images, self.convolutions, strict=True):
-            images = _leaf(observations, path)
-            shape = images.shape[:leading]
-            images = images.flatten(0, leading - 1)
-            images = images.permute(0, 3, 1, 2) if channels_last else images
-            pixels = images.to(torch.float32, memory_format=torch.channels_last) / 255.0
-            features.append(network(pixels).unflatten(0, shape))
+        for (path, _, _), encoder in zip(self.layout.images, self.images, strict=True):
+            features.append(encoder(_leaf(observations, path), leading))
         return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
 
 

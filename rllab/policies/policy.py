@@ -42,6 +42,8 @@ class Policy(ABC):
     rows = False
     single_threaded = False
     """Whether its arithmetic is so small that one thread is faster than several."""
+    evaluation_chunk = 2048
+    """Steps of a rollout that are evaluated at a time, where nothing needs gradients."""
     fast: FastActorCritic | None = None
     """The hand-written path over the same weights, where there is one."""
     reward_scaling: RewardScaling | None = None

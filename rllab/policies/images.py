@@ -1,0 +1,109 @@
+"""Image networks: NatureCNN and IMPALA's residual network, from pixels to features."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rllab.frames import FrameStacks
+from rllab.policies.initialisation import SQRT_TWO, initialise
+
+ImageNetwork = Literal["nature", "impala"]
+Precision = Literal["float32", "bfloat16"]
+
+
+class NatureCNN(nn.Module):
+    """The convolutional network of Mnih et al. 2015 ("Human-level control through deep RL", Methods): 512 features."""
+
+    size = 512
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            initialise(nn.Conv2d(channels, 32, 8, stride=4), SQRT_TWO), nn.ReLU(inplace=True),
+            initialise(nn.Conv2d(32, 64, 4, stride=2), SQRT_TWO), nn.ReLU(inplace=True),
+            initialise(nn.Conv2d(64, 64, 3, stride=1), SQRT_TWO), nn.ReLU(inplace=True),
+        )  # fmt: skip
+        self.head = fully_connected(self.convolutions, channels, height, width, self.size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.head(self.convolutions(images))
+        return features
+
+
+class ImpalaCNN(nn.Module):
+    """The deep residual network of Espeholt et al. 2018 ("IMPALA", figure 3, without the LSTM): 256 features."""
+
+    size = 256
+    widths = (16, 32, 32)
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for size_in, size_out in zip((channels, *self.widths), self.widths, strict=False):
+            blocks += [
+                initialise(nn.Conv2d(size_in, size_out, 3, padding=1), 1.0),
+                nn.MaxPool2d(3, stride=2, padding=1),
+                Residual(size_out),
+                Residual(size_out),
+            ]
+        self.convolutions = nn.Sequential(*blocks, nn.ReLU(inplace=True))
+        self.head = fully_connected(self.convolutions, channels, height, width, self.size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.head(self.convolutions(images))
+        return features
+
+
+class Residual(nn.Module):
+    """x + convolution(relu(convolution(relu(x)))), all of one width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.ReLU(), initialise(nn.Conv2d(width, width, 3, padding=1), SQRT_TWO),
+            nn.ReLU(inplace=True), initialise(nn.Conv2d(width, width, 3, padding=1), 1.0),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        changed: Tensor = images + self.branch(images)
+        return changed
+
+
+def fully_connected(convolutions: nn.Module, channels: int, height: int, width: int, size: int) -> nn.Sequential:
+    """A fully connected layer on what the convolutions leave, and ReLU.
+
+    It is a convolution over the whole map, which has the same weights and gives the same numbers, but needs no
+    rearrangement of channels-last activations and runs in oneDNN, on some processors faster than torch's matrix product.
+    """
+    with torch.no_grad():
+        _, maps, rows, columns = convolutions(torch.zeros(1, channels, height, width)).shape
+    layer = initialise(nn.Conv2d(maps, size, (rows, columns)), SQRT_TWO)
+    return nn.Sequential(layer, nn.ReLU(inplace=True), nn.Flatten())
+
+
+IMAGE_NETWORKS: dict[ImageNetwork, type[NatureCNN] | type[ImpalaCNN]] = {"nature": NatureCNN, "impala": ImpalaCNN}
+
+
+class ImageEncoder(nn.Module):
+    """Images of bytes `[..., *image]` to features `[..., size]`."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], channels_last: bool, network: ImageNetwork, precision: Precision
+    ) -> None:
+        """`shape`: channels, height, width; `channels_last`: whether the images come as height, width, channels."""
+        super().__init__()
+        self.channels_last = channels_last
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.network = IMAGE_NETWORKS[network](*shape)
+        self.size = self.network.size
+
+    def forward(self, images: Tensor | FrameStacks, leading: int) -> Tensor:
+        images = images.flatten(0, leading - 1) if leading > 1 else images
+        pixels = images.pixels() if isinstance(images, FrameStacks) else images
+        if self.channels_last:
+            pixels = pixels.permute(0, 3, 1, 2)
+        pixels = pixels.to(self.dtype, memory_format=torch.channels_last).div_(255.0)
+        with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            features: Tensor = self.network(pixels)
+        return features.float()
