@@ -164,8 +164,9 @@ def _processor() -> str:
 
 
 def rllab_training(
-    name: str, agent: str, env: str, steps: int, settings: dict[str, Any], *, folder: Path | None = None
-) -> Contender:
+    name: str, agent: str, env: str, steps: int, settings: dict[str, Any], *, folder: Path | None = None,
+    threads: int = 1,
+) -> Contender:  # fmt: skip
     """Our side: one training, made as `rllab.train` makes it, that goes on for `steps` at each repetition.
 
     Args:
@@ -176,6 +177,7 @@ def rllab_training(
         settings: any fields of the configuration; presets are not used.
         folder: where to leave a run (metrics, TensorBoard, a checkpoint each repetition); by default nothing is
             written. Evaluation is off either way, since it is work that the peers do not do.
+        threads: of torch; policies of small networks take one whatever this is.
     """
     config = configure(agent, env, {**settings, "evaluation_every": 0, "checkpoint_every": 0}, preset=False)
     run = None if folder is None else Run.create(folder, config.to_json())
@@ -187,7 +189,7 @@ def rllab_training(
         training.run()
         return training.steps - before
 
-    return Contender(name, timed(train), side="rllab")
+    return Contender(name, timed(train), side="rllab", threads=threads)
 
 
 def sb3_environments(env: str, num_envs: int, seed: int = 0) -> Any:

@@ -2,9 +2,10 @@
 
 Both sides have the settings of our presets: for PPO those of the paper (Schulman et al. 2017, table 3: 2048 steps,
 minibatches of 64, 10 epochs, 3e-4) falling linearly, for TRPO δ = 0.01 and a batch of 2048; observations and rewards
-normalised by running moments on both sides (`VecNormalize` on the peer's). One run at a time, each appending its curve to a
-file of JSON lines, so that an interrupted benchmark goes on where it was. A curve is the mean return of the last 100
-training episodes, as the environment gave it; at the end the last policy plays 100 fresh episodes, its moments frozen.
+normalised by running moments on both sides (`VecNormalize` on the peer's). One run at a time, each appending its curve
+to a file of JSON lines, so that an interrupted benchmark goes on where it was. A curve is the mean return of the last
+100 training episodes, as the environment gave it; at the end the last policy plays 100 fresh episodes, its moments
+frozen.
 """
 
 import json
@@ -79,7 +80,9 @@ class Curve(Callback):
         self.points.append((training.steps, metrics["return_mean"]))
 
 
-def train_rllab(agent: str, env: str, seed: int, steps: int) -> tuple[list[tuple[int, float]], Callable[[], list[float]]]:
+def train_rllab(
+    agent: str, env: str, seed: int, steps: int
+) -> tuple[list[tuple[int, float]], Callable[[], list[float]]]:
     """Our preset."""
     config = configure(agent, env, {"steps": steps, "seed": seed, "evaluation_every": 0, "checkpoint_every": 0})
     curve = Curve()
@@ -93,7 +96,9 @@ def train_rllab(agent: str, env: str, seed: int, steps: int) -> tuple[list[tuple
     return curve.points, evaluate
 
 
-def train_peer(agent: str, env: str, seed: int, steps: int) -> tuple[list[tuple[int, float]], Callable[[], list[float]]]:
+def train_peer(
+    agent: str, env: str, seed: int, steps: int
+) -> tuple[list[tuple[int, float]], Callable[[], list[float]]]:
     """Stable-Baselines3, or sb3-contrib, with the preset's settings by their names."""
     from sb3_contrib import TRPO
     from stable_baselines3 import PPO
@@ -120,16 +125,15 @@ def train_peer(agent: str, env: str, seed: int, steps: int) -> tuple[list[tuple[
             cg_max_steps=settings.cg_iterations, target_kl=settings.max_kl, **common,
         )  # fmt: skip
     points: list[tuple[int, float]] = []
+    returns: deque[float] = deque(maxlen=WINDOW)
 
     class Note(BaseCallback):
-        returns: deque[float] = deque(maxlen=WINDOW)
-
         def _on_step(self) -> bool:
-            self.returns.extend(info["episode"]["r"] for info in self.locals["infos"] if "episode" in info)
+            returns.extend(info["episode"]["r"] for info in self.locals["infos"] if "episode" in info)
             return True
 
         def _on_rollout_end(self) -> None:
-            points.append((self.num_timesteps, float(np.mean(self.returns)) if self.returns else float("nan")))
+            points.append((self.num_timesteps, float(np.mean(returns)) if returns else float("nan")))
 
     model.learn(steps, Note())
 
@@ -162,11 +166,20 @@ def report(runs: list[Run], arguments: Arguments) -> None:
     """Print training and evaluation returns by seed, with intervals of the means over seeds."""
     table = Table(title=f"{arguments.agent.upper()} after {arguments.steps:,} steps", title_justify="left")
     table.add_column("")
-    for heading in ("last 100 training episodes, by seed", "mean", "95 %", "100 fresh episodes, by seed", "mean", "s/run"):
+    for heading in (
+        "last 100 training episodes, by seed",
+        "mean",
+        "95 %",
+        "100 fresh episodes, by seed",
+        "mean",
+        "s/run",
+    ):
         table.add_column(heading, justify="right")
     for env in arguments.envs:
         for side in ("rllab", "peer"):
-            these = [r for r in runs if (r.agent, r.env, r.side, r.steps) == (arguments.agent, env, side, arguments.steps)]
+            these = [
+                r for r in runs if (r.agent, r.env, r.side, r.steps) == (arguments.agent, env, side, arguments.steps)
+            ]
             if not these:
                 continue
             these.sort(key=lambda run: run.seed)

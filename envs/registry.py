@@ -81,6 +81,14 @@ def family_of(spec: EnvSpec) -> Family:
     return Family(spec.namespace or module.split(".")[0] or "other")
 
 
+def family_name(id: str) -> str:
+    """The name of an id's family; empty if the id is not registered (Atari's are known before they are)."""
+    spec = gymnasium.registry.get(id)
+    if spec is not None:
+        return family_of(spec).name
+    return ATARI.name if _is_atari(id) else ""
+
+
 def find_spec(id: str) -> EnvSpec:
     """The registered specification of an id such as `CartPole-v1`, `ALE/Pong-v5` or `my_package:MyEnv-v0`.
 
@@ -96,7 +104,7 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(module)
         except ImportError as error:
             raise RllabError(f"Cannot import '{module}' to find the environment '{id}': {error}.") from error
-    if name not in gymnasium.registry and is_atari(name):
+    if name not in gymnasium.registry and _is_atari(name):
         _register_atari(name)
 
     spec = gymnasium.registry.get(name)
@@ -156,8 +164,7 @@ def _is_retired(spec: EnvSpec) -> bool:
     return getattr(spec.entry_point, "__module__", None) == "gymnasium.envs"
 
 
-def is_atari(name: str) -> bool:
-    """Whether an id has the form of a game of the Arcade Learning Environment, known or not."""
+def _is_atari(name: str) -> bool:
     base_name = _split_version(name)[0]
     return name.startswith("ALE/") or base_name.endswith(("NoFrameskip", "Deterministic")) or name in _ATARI_IDS
 

@@ -1,4 +1,4 @@
-"""What two physics libraries need for an environment to be repeatable: MuJoCo's state, Box2D's worlds."""
+"""What simulators need for an environment to be repeatable: MuJoCo's state, Box2D's worlds, Atari's emulators."""
 
 import sys
 from collections.abc import Iterator
@@ -88,6 +88,24 @@ def quiet_mujoco(needed: bool) -> Iterator[None]:
         yield
     finally:
         mujoco.set_mju_user_warning(previous)
+
+
+def get_emulator_state(env: Any) -> NDArray[np.uint8] | None:
+    """The state of an environment's Atari emulator with its random generator; None if it has none.
+
+    It lacks the action that a sticky step repeats, so it is exact only just before a reset, which forgets that action.
+    """
+    ale = getattr(env, "ale", None)
+    if ale is None or not hasattr(ale, "cloneState"):
+        return None
+    return np.frombuffer(ale.cloneState(include_rng=True).serialize(), np.uint8)
+
+
+def set_emulator_state(env: Any, state: NDArray[np.uint8]) -> None:
+    """Puts back what `get_emulator_state` read."""
+    import ale_py
+
+    env.ale.restoreState(ale_py.ALEState(np.asarray(state).tobytes()))
 
 
 def renew_box2d_world(env: Any) -> None:

@@ -1,226 +1,36 @@
-"""Snapshots of environments: everything that decides what happens next, as plain data, for exact resuming.
+"""Snapshots of vector environments: everything that decides what happens next, as plain data, for exact resuming.
 
-Pickling or deep-copying a simulator loses part of its state without a word (MuJoCo and Atari do), so a
-`Snapshot` takes the first of these that fits:
-
-1. the environment's own `get_snapshot()` and `set_snapshot(state)`, if its author wrote them;
-2. its attributes, if every one of them is plain data (classic control and most environments in pure NumPy),
-   with MuJoCo's integration state read and written through MuJoCo;
-3. replay: the random generator as it was before the episode's reset, and the episode's actions. Restoring
-   resets, repeats the actions, and checks that observation and generator arrive at the same bits. (What an
-   environment carries from episode to episode in a place that none of these reach cannot be noticed.)
-
-A snapshot is a nested dict of JSON values and NumPy arrays. What is fixed by the configuration (spaces, the
-physical model, constructor arguments) is not part of it: it is restored into an environment made alike.
+How a single environment's is taken is told in `envs.episode`.
 """
 
-import copy
 from typing import Any
 
-import gymnasium
-import numpy as np
-from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
-from gymnasium.vector.utils import concatenate, iterate
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import iterate
 
+from envs.atari_vector import AtariVector
 from envs.attributes import get_attributes, set_attributes
 from envs.errors import RllabError
-from envs.plain_data import NotPlainError, decode, encode, identical, make_generator
-from envs.simulators import get_mujoco_state, mujoco_simulation, renew_box2d_world, set_mujoco_state
-
-# An episode longer than this is not recorded for replay: repeating it could take longer than it is worth.
-_LONGEST_REPLAY = 200_000
-
-_MUJOCO_HANDLES = {"model", "data", "mujoco_renderer"}
-
-
-class Snapshot(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """The outermost wrapper of a single environment: takes and restores snapshots of all below it.
-
-    Attributes:
-        last_observation: what the last reset or step returned.
-        assigned_snapshot: what `restore_assigned` restores; a vector environment can set attributes, but not
-            call methods, with a different value for each of its environments.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        RecordConstructorArgs.__init__(self)
-        gymnasium.Wrapper.__init__(self, env)
-        self.last_observation: Any = None
-        self.assigned_snapshot: dict[str, Any] | None = None
-        self._episode_over = False
-        self._restart_pending = False
-        self._must_replay: bool | None = None  # Known after the first reset.
-        self._start: dict[str, Any] | None = None
-        self._actions: list[Any] = []
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode."""
-        renew_box2d_world(self.unwrapped)
-        start = self._start_of_episode(seed, options) if self._must_replay is not False else None
-        observation, info = self.env.reset(seed=seed, options=options)
-        if self._must_replay is None:
-            self._must_replay = self._state() is None
-        self._start = start if self._must_replay else None
-        self._actions = []
-        self.last_observation = observation
-        self._episode_over = self._restart_pending = False
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps; if the episode was over when the restored snapshot was taken, starts the next instead."""
-        if self._restart_pending:
-            observation, info = self.reset()
-            return observation, 0.0, False, False, info
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if self._start is not None:
-            self._record(action)
-        self._episode_over = bool(terminated or truncated)
-        if self._episode_over:
-            # An environment that reuses its array would overwrite this one when it is reset in the same step.
-            observation = copy.deepcopy(observation)
-        self.last_observation = observation
-        return observation, reward, terminated, truncated, info
-
-    def snapshot(self) -> dict[str, Any]:
-        """All that decides what happens next, given the actions: a nested dict of JSON values and arrays."""
-        state = self._state()
-        replay = None
-        if state is None and self._start is not None:
-            replay = {"start": self._start, "actions": _encode_actions(self._actions)}
-        return {
-            "environment": str(self.env),
-            "episode_over": self._episode_over,
-            "observation": _encode_or_none(self.last_observation),
-            "generator": _generator_state(self.unwrapped),
-            "state": state,
-            "replay": replay,
-        }
-
-    def restore(self, snapshot: dict[str, Any]) -> bool:
-        """Continues from a snapshot taken of an environment made alike.
-
-        Returns:
-            Whether the environment is exactly where it was. If not, it has been reset: a new episode has
-            begun, and `last_observation` is its first.
-
-        Raises:
-            RllabError: the snapshot is of another environment.
-        """
-        if snapshot["environment"] != str(self.env):
-            raise RllabError(
-                f"A snapshot of {snapshot['environment']} cannot be restored into {self.env}: "
-                "make the environment with the configuration that the snapshot was taken under."
-            )
-        if snapshot["state"] is not None:
-            _set_generator_state(self.unwrapped, snapshot["generator"])
-            self._set_state(snapshot["state"])
-            self._start, self._actions = None, []
-            self.last_observation = decode(snapshot["observation"])
-        elif not self._replay(snapshot):
-            # The generator is put back even so, for the resumed run to be repeatable.
-            _set_generator_state(self.unwrapped, snapshot["generator"])
-            self.reset()
-            return False
-        self._episode_over = self._restart_pending = snapshot["episode_over"]
-        return True
-
-    def restore_assigned(self) -> bool:
-        """Restores `assigned_snapshot`."""
-        if self.assigned_snapshot is None:
-            raise RllabError("No snapshot has been assigned to this environment.")
-        snapshot, self.assigned_snapshot = self.assigned_snapshot, None
-        return self.restore(snapshot)
-
-    def _wrappers(self) -> list[gymnasium.Wrapper[Any, Any, Any, Any]]:
-        """The wrappers below this one, outermost first."""
-        wrappers = []
-        env = self.env
-        while isinstance(env, gymnasium.Wrapper):
-            wrappers.append(env)
-            env = env.env
-        return wrappers
-
-    def _wrapper_states(self) -> dict[str, Any]:
-        return {str(index): get_attributes(wrapper) for index, wrapper in enumerate(self._wrappers())}
-
-    def _state(self) -> dict[str, Any] | None:
-        """The state of environment and wrappers, or None if some of it cannot be written as plain data."""
-        env: Any = self.unwrapped
-        simulation = mujoco_simulation(env)
-        try:
-            state: dict[str, Any] = {"wrappers": self._wrapper_states()}
-            if hasattr(env, "get_snapshot"):
-                state["own"] = env.get_snapshot()
-                return state
-            state["attributes"] = get_attributes(env, ignoring=_MUJOCO_HANDLES if simulation else set())
-        except NotPlainError:
-            return None
-        if simulation is not None:
-            state["mujoco"] = get_mujoco_state(*simulation)
-        return state
-
-    def _set_state(self, state: dict[str, Any]) -> None:
-        env: Any = self.unwrapped
-        for index, wrapper in enumerate(self._wrappers()):
-            set_attributes(wrapper, state["wrappers"][str(index)])
-        if "own" in state:
-            env.set_snapshot(state["own"])
-            return
-        set_attributes(env, state["attributes"])
-        simulation = mujoco_simulation(env)
-        if simulation is not None:
-            set_mujoco_state(*simulation, state["mujoco"])
-
-    def _start_of_episode(self, seed: int | None, options: dict[str, Any] | None) -> dict[str, Any] | None:
-        """What a reset depends on, or None if it cannot be written as plain data."""
-        if hasattr(self.unwrapped, "ale"):
-            return None  # Atari's emulator draws from a generator of its own, which a replay does not reach.
-        try:
-            return {
-                "seed": seed,
-                "options": encode(options),
-                "generator": None if seed is not None else _generator_state(self.unwrapped),
-                "wrappers": self._wrapper_states(),
-            }
-        except NotPlainError:
-            return None
-
-    def _record(self, action: Any) -> None:
-        if len(self._actions) >= _LONGEST_REPLAY:
-            self._start, self._actions = None, []
-        else:
-            self._actions.append(copy.copy(action) if isinstance(action, np.ndarray) else copy.deepcopy(action))
-
-    def _replay(self, snapshot: dict[str, Any]) -> bool:
-        """Repeats the snapshot's episode; whether it arrived where it had been."""
-        if snapshot["replay"] is None or snapshot["observation"] is None:
-            return False
-        start = snapshot["replay"]["start"]
-        for index, wrapper in enumerate(self._wrappers()):
-            set_attributes(wrapper, start["wrappers"][str(index)])
-        _set_generator_state(self.unwrapped, start["generator"])
-        self._must_replay = True
-        self.reset(seed=start["seed"], options=decode(start["options"]))
-        for action in _decode_actions(snapshot["replay"]["actions"]):
-            self.step(action)
-        # The very same start keeps later snapshots the same, whether or not the run was interrupted.
-        self._start = start
-        return identical(_encode_or_none(self.last_observation), snapshot["observation"]) and identical(
-            _generator_state(self.unwrapped), snapshot["generator"]
-        )
+from envs.plain_data import NotPlainError
+from envs.pool import PoolVectorEnv
+from envs.serial import SerialVectorEnv
+from envs.workers import WorkerVectorEnv
 
 
 def capture(vector_env: VectorEnv[Any, Any, Any]) -> dict[str, Any]:
     """A snapshot of a vector environment made by `envs.make.make_vector`, all its environments included.
 
     Returns:
-        A nested dict of JSON values and NumPy arrays.
+        A nested dict of JSON values and NumPy arrays. Of EnvPool's environments, and of native ones whose state is not
+        plain data, there is none: it says `None`.
     """
     env = vector_env.unwrapped
-    if isinstance(env, SyncVectorEnv | AsyncVectorEnv):
-        snapshots = env.call("snapshot")
-        return {"environments": {str(index): snapshot for index, snapshot in enumerate(snapshots)}}
+    if isinstance(env, SerialVectorEnv | WorkerVectorEnv):
+        return {"environments": {str(index): snapshot for index, snapshot in enumerate(env.capture())}}
+    if isinstance(env, PoolVectorEnv):
+        return {"native": None}
+    if isinstance(env, AtariVector):
+        return {"native": env.get_snapshot()}
     try:
         return {"native": get_attributes(env)}
     except NotPlainError:
@@ -238,59 +48,17 @@ def restore(vector_env: VectorEnv[Any, Any, Any], snapshot: dict[str, Any]) -> d
         RllabError: the snapshot is of other environments, or of another number of them.
     """
     env = vector_env.unwrapped
-    if isinstance(env, SyncVectorEnv | AsyncVectorEnv) != ("environments" in snapshot):
+    if isinstance(env, SerialVectorEnv | WorkerVectorEnv) != ("environments" in snapshot):
         raise RllabError("Snapshots of native vector environments and of others cannot be exchanged.")
-    if isinstance(env, SyncVectorEnv | AsyncVectorEnv):
-        return _restore_each(env, list(snapshot["environments"].values()))
+    if isinstance(env, SerialVectorEnv | WorkerVectorEnv):
+        snapshots = list(snapshot["environments"].values())
+        if len(snapshots) != env.num_envs:
+            raise RllabError(f"A snapshot of {len(snapshots)} environments cannot be restored into {env.num_envs}.")
+        return env.restore(snapshots)
     if snapshot["native"] is None:
         observations, _ = vector_env.reset()
         return dict(enumerate(iterate(vector_env.observation_space, observations)))
+    if isinstance(env, AtariVector):
+        return env.set_snapshot(snapshot["native"])
     set_attributes(env, snapshot["native"])
     return {}
-
-
-def _restore_each(env: Any, snapshots: list[dict[str, Any]]) -> dict[int, Any]:
-    if len(snapshots) != env.num_envs:
-        raise RllabError(f"A snapshot of {len(snapshots)} environments cannot be restored into {env.num_envs}.")
-    # Clears the flags by which worker processes remember to reset: a `Snapshot` remembers that by itself.
-    env.reset()
-    env.set_attr("assigned_snapshot", snapshots)
-    exact = env.call("restore_assigned")
-    observations = env.call("last_observation")
-    if all(observation is not None for observation in observations):
-        # The buffers from which a partial reset takes the observations of those it leaves alone.
-        if isinstance(env, SyncVectorEnv):
-            env._env_obs = list(observations)
-            concatenate(env.single_observation_space, observations, env._observations)
-        else:
-            concatenate(env.single_observation_space, observations, env.observations)
-    return {index: observations[index] for index in range(env.num_envs) if not exact[index]}
-
-
-def _encode_or_none(value: Any) -> Any:
-    try:
-        return encode(value)
-    except NotPlainError:
-        return None
-
-
-def _encode_actions(actions: list[Any]) -> Any:
-    """Actions `[T, ...]` as one array where they are all of one kind."""
-    if all(isinstance(action, np.ndarray | np.generic | int) for action in actions):
-        return np.array(actions)
-    return _encode_or_none(actions)
-
-
-def _decode_actions(encoded: Any) -> Any:
-    return encoded if isinstance(encoded, np.ndarray) else decode(encoded)
-
-
-def _generator_state(env: gymnasium.Env[Any, Any]) -> Any:
-    """The state of the environment's generator, or None if it is not one of NumPy's."""
-    generator: Any = env.np_random
-    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else None
-
-
-def _set_generator_state(env: gymnasium.Env[Any, Any], state: Any) -> None:
-    if state is not None:
-        env.np_random = make_generator(state)

@@ -8,9 +8,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.errors import RllabError
 from envs.make import autoreset_mode, reset
+from envs.rows import describe_row
 from envs.snapshot import capture, restore
+from rllab.checks import RolloutChecks
 from rllab.episodes import EpisodeRecorder
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
@@ -58,6 +59,7 @@ class EnvCollector:
         seed: int = 0,
         *,
         clip_rewards: bool = False,
+        check_bounds: bool = True,
     ) -> None:
         """Reset and seed the environments.
 
@@ -67,6 +69,7 @@ class EnvCollector:
             rollout_steps: T, columns of a rollout.
             seed: of the environments and of the actions.
             clip_rewards: the agent learns from rewards clipped to [−1, 1]; people see the environment's own.
+            check_bounds: refuse observations outside the bounds of their space.
         """
         self.env, self.family, self.steps = vector_env, policy.family, rollout_steps
         self.num_rows = vector_env.num_envs
@@ -75,6 +78,11 @@ class EnvCollector:
         self.episodes = EpisodeRecorder(self.num_rows)
         self.clip_rewards = clip_rewards
         self.stacked = "frame_stack" in vector_env.metadata
+        self.check = RolloutChecks(
+            vector_env.single_observation_space, check_bounds, lambda row: describe_row(vector_env, row)
+        )
+        self._columns_done = 0
+        """Columns of earlier rollouts, so that an error can say at which step of an environment it arose."""
         observations, infos = reset(vector_env, seed)
         self._observations = standard(observations)
         self._mask = action_masks(observations, infos, policy, self.num_rows)
@@ -86,14 +94,14 @@ class EnvCollector:
     def collect(self, policy: ActorCritic) -> Rollout:
         """Act for `rollout_steps` columns.
 
-        Raises RllabError if an observation or a reward is not finite, naming environment and step.
+        Raises RllabError if an observation or a reward is not finite or out of bounds, naming environment and step.
         """
         rows, steps = self.num_rows, self.steps
         buffer = buffer_for(self._observations, steps, self.stacked)
         actions = np.empty((rows, steps, *self.family.shape), torch.empty(0, dtype=self.family.dtype).numpy().dtype)
         rewards = np.empty((rows, steps))
         terminated, truncated = np.empty((rows, steps), bool), np.empty((rows, steps), bool)
-        over: NDArray[np.bool_] | None = None
+        overs: dict[int, NDArray[np.bool_]] = {}
         masks = None if self._mask is None else np.ones((rows, steps + 1, self._mask.shape[1]), bool)
         hidden = first_hidden = self._hidden
         finals: list[tuple[int, int, Nested, Tensor | None]] = []
@@ -124,20 +132,19 @@ class EnvCollector:
                 sent = action_masks(received, infos, policy, rows)
                 mask = np.ones_like(self._mask) if sent is None else sent  # none sent: all is allowed
             if "episode_over" in infos:
-                over = np.zeros((rows, steps), bool) if over is None else over
-                over[:, t] = infos["episode_over"]
+                overs[t] = infos["episode_over"]
 
         self._observations = map_nested(np.copy, buffer.latest)
         self._hidden, self._mask = hidden, mask
         if masks is not None:
             masks[:, steps] = mask
         return self._finish(
-            policy, buffer, actions, rewards, terminated, truncated, over, masks, first_hidden, finals
+            policy, buffer, actions, rewards, terminated, truncated, overs, masks, first_hidden, finals
         )  # fmt: skip
 
     def _finish(
         self, policy: ActorCritic, buffer: ObservationBuffer, actions: NDArray[Any], rewards: NDArray[np.float64],
-        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], over: NDArray[np.bool_] | None,
+        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], overs: dict[int, NDArray[np.bool_]],
         masks: NDArray[np.bool_] | None, hidden: Tensor | None, finals: list[tuple[int, int, Nested, Tensor | None]],
     ) -> Rollout:  # fmt: skip
         """Everything about a rollout that is computed once it has been acted."""
@@ -146,9 +153,13 @@ class EnvCollector:
         valid, starts = self._columns(done)
         with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and refused below
             single_rewards = rewards.astype(np.float32)
-        self._require_finite(buffer.arrays, single_rewards, finals)
+        self.check(buffer.arrays, single_rewards, [final[:3] for final in finals], self._columns_done)
+        self._columns_done += steps
         # Where a lost life ends an episode for the agent, people still count whole games.
-        returns, lengths = self.episodes.record(rewards, done if over is None else over, valid)
+        over = done.copy()
+        for column, ends in overs.items():
+            over[:, column] = ends
+        returns, lengths = self.episodes.record(rewards, over, valid)
 
         tensor = torch.from_numpy
         observations = buffer.finish()
@@ -220,17 +231,6 @@ class EnvCollector:
             values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
         return (torch.tensor(rows), torch.tensor(columns)), values
 
-    def _require_finite(
-        self, observations: Nested, rewards: NDArray[np.float32], finals: list[tuple[int, int, Nested, Tensor | None]]
-    ) -> None:
-        for name, leaf in [("reward", rewards), *(("observation", leaf) for leaf in leaves_of(observations))]:
-            if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
-                bad = ~np.isfinite(leaf).reshape(*leaf.shape[:2], -1).all(-1)
-                raise _not_finite(name, *np.argwhere(bad)[0].tolist())
-        for row, column, final, _ in finals:
-            if not all(np.isfinite(leaf).all() for leaf in leaves_of(final)):
-                raise _not_finite("final observation", row, column)
-
     def recent(self) -> dict[str, float]:
         """Mean raw return and length of the last 100 episodes."""
         return self.episodes.means()
@@ -245,6 +245,7 @@ class EnvCollector:
             "hidden": self._hidden,
             "previous_done": self._previous_done,
             "previous_start": self._previous_start,
+            "columns_done": self._columns_done,
             "episodes": self.episodes.state_dict(),
         }
 
@@ -256,6 +257,7 @@ class EnvCollector:
         self._mask, self._hidden = state["mask"], state["hidden"]
         self._previous_done = np.array(state["previous_done"])
         self._previous_start = np.array(state["previous_start"])
+        self._columns_done = state["columns_done"]
         self.episodes.load_state_dict(state["episodes"])
         for row, observation in started_anew.items():
             map_nested(lambda leaf, new, n=row: leaf.__setitem__(n, new), self._observations, observation)
@@ -293,13 +295,6 @@ def evaluate_rows(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
         ]
         log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
         return log_probs.view(shape).cpu(), values.view(shape).cpu()
-
-
-def _not_finite(name: str, row: int, column: int) -> RllabError:
-    return RllabError(
-        f"environment {row} gave a {name} that is not finite (NaN or infinite) at step {column} of this "
-        "rollout, so training stopped before learning from it; the last checkpoint is intact"
-    )
 
 
 def _named(observations: Nested) -> dict[str, Any]:

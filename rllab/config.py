@@ -13,7 +13,7 @@ from typing import Any
 
 from envs.errors import RllabError
 from envs.make import EnvConfig
-from envs.registry import is_atari
+from envs.registry import family_name
 from rllab.agents import CONFIGS, AgentConfig
 from rllab.policies import PolicyConfig
 from rllab.train import LoopConfig
@@ -105,13 +105,13 @@ def configure(agent: str, env: str, settings: Mapping[str, Any] | None = None, *
 
 
 def preset_for(agent: str, env: str) -> dict[str, Any]:
-    """The tuned settings of an agent for an environment, or for all games of Atari; empty if there are none."""
+    """The tuned settings of an agent for an environment: its family's, then its own; empty if there are none."""
     known = presets(agent)
-    return known.get(env) or (known.get("Atari", {}) if is_atari(env) else {})
+    return {**known.get(family_name(env), {}), **known.get(env, {})}
 
 
 def presets(agent: str) -> dict[str, dict[str, Any]]:
-    """All presets of an agent, by environment."""
+    """All presets of an agent, by environment or by family (such as MuJoCo)."""
     text = resources.files("rllab.presets").joinpath(f"{agent}.toml").read_text("utf-8")
     return tomllib.loads(text)
 

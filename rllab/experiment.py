@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from envs.errors import RllabError
-from envs.make import make_vector
+from envs.make import checks_bounds, clips_rewards, make_vector
 from envs.render import gif_bytes
 from rllab.agents import AGENTS
 from rllab.callbacks import Callback
@@ -206,7 +206,7 @@ class Workshop:
         config = self.config
         collector = EnvCollector(
             self.vector_env, self.policy, config.agent.rollout_steps, config.seed,
-            clip_rewards=config.env.clip_rewards,
+            clip_rewards=clips_rewards(config.env), check_bounds=checks_bounds(config.env),
         )  # fmt: skip
         if config.loop.evaluation_every:
             seed = config.seed + EVALUATION_SEED

@@ -1,8 +1,8 @@
 """FrameStacks: observations that are stacks of frames, with every frame stored once.
 
-An Atari observation is the last four frames, three of which were in the observation before it: a rollout that kept whole
-stacks would keep each frame four times, and a shuffled copy as often again. Here a stack is four numbers of frames; its
-pixels are put together for one minibatch at a time.
+An Atari observation is the last four frames, three of which were in the observation before it: a rollout that kept
+whole stacks would keep each frame four times, and a shuffled copy as often again. Here a stack is four numbers of
+frames; its pixels are put together for one minibatch at a time.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FrameStacks:
-    """A leaf of (nested) observations in place of a tensor `[..., K, H, W]`: it is indexed, flattened and moved like one."""
+    """A leaf of (nested) observations in place of a tensor `[..., K, H, W]`, indexed, flattened and moved like one."""
 
     frames: Tensor
     """uint8 `[M, H, W]`, shared by all stacks."""

@@ -23,3 +23,14 @@ def leaves_of(tree: Nested) -> list[Any]:
     if isinstance(tree, tuple):
         return [leaf for value in tree for leaf in leaves_of(value)]
     return [tree]
+
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Keys and indices that lead to a leaf."""
+
+
+def leaf_at(tree: Nested, path: Path) -> Any:
+    """The leaf at a path."""
+    for key in path:
+        tree = tree[key]
+    return tree

@@ -24,7 +24,7 @@ class ObservationBuffer(Protocol):
 
     @property
     def arrays(self) -> Nested:
-        """All of them as arrays `[N, T + 1, *obs]`, as far as they can hold what is not finite."""
+        """All of them as arrays `[N, T + 1, *obs]`; None where no value can be wrong."""
 
 
 class WholeObservations:
@@ -47,8 +47,8 @@ class WholeObservations:
 class StackedObservations:
     """Stacks of frames `[N, K, H, W]`, the newest frame last, that move on by one frame a step within an episode."""
 
-    arrays: Nested = ()
-    """Bytes are always finite."""
+    arrays: Nested = None
+    """Any byte is a pixel: there is nothing to check."""
 
     def __init__(self, first: NDArray[np.uint8], steps: int) -> None:
         """`first`: the observations of column 0."""

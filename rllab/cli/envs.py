@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from tyro.conf import Positional
 
 from envs.errors import RllabError
-from envs.registry import list_environments
+from envs.registry import ATARI, list_environments
 from rllab.agents import CONFIGS
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import print_table
-from rllab.config import presets
+from rllab.config import preset_for, presets
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class EnvsArguments:
 def command(argv: Sequence[str]) -> int:
     """`rllab envs [FILTER]`."""
     arguments: EnvsArguments = parse(EnvsArguments, argv, "envs")
-    tuned = {agent: presets(agent) for agent in CONFIGS}
     wanted = arguments.filter.lower()
     rows = []
     for environment in list_environments():
-        agents = ", ".join(agent for agent in tuned if environment.id in tuned[agent])
+        if arguments.preset and environment.family == ATARI.name:
+            continue  # a line for all of them stands below
+        agents = ", ".join(agent for agent in CONFIGS if preset_for(agent, environment.id))
         matches = wanted in environment.id.lower() or wanted in environment.family.lower()
         if matches and (agents or not arguments.preset):
             missing = f"pip install 'rllab[{environment.extra}]'" if environment.extra else "not installed"
@@ -38,4 +39,7 @@ def command(argv: Sequence[str]) -> int:
     if not rows:
         raise RllabError(f"no environment matches '{arguments.filter}'; `rllab envs` lists them all")
     print_table(("Environment", "Family", "Installed", "Presets"), rows)
+    if arguments.preset and not wanted:
+        agents = " and ".join(agent for agent in CONFIGS if ATARI.name in presets(agent))
+        print(f"Every game of Atari has a preset of {agents}.")
     return 0

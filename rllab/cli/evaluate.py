@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from envs.atari import game_of
+from envs.atari_scores import human_normalised
+from envs.registry import ATARI, family_of, find_spec
 from rllab.cli.arguments import Flag, RunPaths, at_least_one, checkpoint_named, parse
 from rllab.cli.console import interval, number, print_table
 from rllab.evaluate import Evaluator
@@ -23,12 +26,13 @@ class EvaluateArguments:
     """Episodes for each run."""
     checkpoint: str = "best"
     """best (by the evaluations during training; the latest if there were none), latest, or a step."""
-    stochastic: Flag = False
-    """Sample the actions, rather than take the most probable one (the mean of a Gaussian)."""
+    actions: Literal["run", "sampled", "most_probable"] = "run"
+    """sampled; most_probable (the mean of a Gaussian); run: as the run's own evaluations do."""
     seed: int = 0
     """Of the episodes, and of sampled actions."""
     json: Flag = False
-    """Print JSON: an object with env, episodes, mean, std, iqm, ci95 and returns; several runs give a list."""
+    """Print JSON: an object with env, episodes, actions, mean, std, iqm, ci95 and returns, for Atari human_normalised
+    too; several runs give a list."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -43,25 +47,34 @@ def command(argv: Sequence[str]) -> int:
         named = [{"run": str(path), **document} for path, document in zip(paths, documents, strict=True)]
         print(json.dumps(documents[0] if one else named))
         return 0
+    columns = ["Run", "Environment", "Step", "Actions", "Mean", "Std", "IQM", "95 % interval"]
+    scored = any("human_normalised" in document for document, _ in results)
     print_table(
-        ("Run", "Environment", "Step", "Mean", "Std", "IQM", "95 % interval"),
+        columns + ["Human-normalised"] * scored,
         [
             (
                 str(path),
                 document["env"],
                 f"{step:,}",
+                document["actions"].replace("_", " "),
                 number(document["mean"]),
                 number(document["std"]),
                 number(document["iqm"]),
                 interval(*document["ci95"]),
+                *([_percent(document.get("human_normalised"))] * scored),
             )
             for path, (document, step) in zip(paths, results, strict=True)
         ],
-        right=("Step", "Mean", "Std", "IQM", "95 % interval"),
+        right=("Step", "Mean", "Std", "IQM", "95 % interval", "Human-normalised"),
     )
-    how = "sampling its actions" if arguments.stochastic else "by its most probable actions"
-    print(f"{arguments.episodes} episodes each, {how}; the interval is that of the interquartile mean (IQM).")
+    print(f"{arguments.episodes} episodes each; the interval is that of the interquartile mean (IQM).")
+    if scored:
+        print("Human-normalised: the mean, where 0 % is play at random and 100 % a professional's (Wang et al. 2016).")
     return 0
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 def _evaluate(
@@ -69,14 +82,19 @@ def _evaluate(
 ) -> tuple[dict[str, Any], int]:
     """What `--json` prints of a run, and the step of the checkpoint that was played."""
     policy, config, step = load_with_config(path, checkpoint)
+    deterministic = {"run": config.loop.evaluation_deterministic, "sampled": False, "most_probable": True}
     with Evaluator(
-        config.env, arguments.episodes, seed=arguments.seed, deterministic=not arguments.stochastic
+        config.env, arguments.episodes, seed=arguments.seed, deterministic=deterministic[arguments.actions]
     ) as evaluator:
         result = evaluator(policy)
     document = {
         "env": config.env.id,
         "episodes": arguments.episodes,
+        "actions": "most_probable" if deterministic[arguments.actions] else "sampled",
         **result.summary(),
         "returns": result.returns.tolist(),
     }
+    spec = find_spec(config.env.id)
+    if family_of(spec) is ATARI and (normalised := human_normalised(game_of(spec), result.mean)) is not None:
+        document["human_normalised"] = normalised
     return document, step

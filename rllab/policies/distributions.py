@@ -206,8 +206,9 @@ class ActionFamily:
         space = self.space
         if isinstance(space, gymnasium.spaces.Box):
             shaped = actions.reshape(len(actions), *space.shape)
-            clipped: np.ndarray = np.clip(shaped, space.low, space.high).astype(space.dtype, copy=False)
-            return clipped
+            # (np.clip costs several times as much for a handful of numbers.)
+            clipped: np.ndarray = np.minimum(np.maximum(shaped, space.low), space.high)
+            return clipped.astype(space.dtype, copy=False)
         if isinstance(space, gymnasium.spaces.Discrete):
             return actions + space.start if space.start else actions
         if isinstance(space, gymnasium.spaces.MultiDiscrete):

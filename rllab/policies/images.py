@@ -74,7 +74,7 @@ def fully_connected(convolutions: nn.Module, channels: int, height: int, width: 
     """A fully connected layer on what the convolutions leave, and ReLU.
 
     It is a convolution over the whole map, which has the same weights and gives the same numbers, but needs no
-    rearrangement of channels-last activations and runs in oneDNN, on some processors faster than torch's matrix product.
+    rearrangement of channels-last activations and runs in oneDNN, on some processors faster than torch's product.
     """
     with torch.no_grad():
         _, maps, rows, columns = convolutions(torch.zeros(1, channels, height, width)).shape
@@ -99,6 +99,8 @@ class ImageEncoder(nn.Module):
         self.size = self.network.size
 
     def forward(self, images: Tensor | FrameStacks, leading: int) -> Tensor:
+        """`leading`: how many dimensions come before the image's own."""
+        shape = images.shape[:leading]
         images = images.flatten(0, leading - 1) if leading > 1 else images
         pixels = images.pixels() if isinstance(images, FrameStacks) else images
         if self.channels_last:
@@ -106,4 +108,4 @@ class ImageEncoder(nn.Module):
         pixels = pixels.to(self.dtype, memory_format=torch.channels_last).div_(255.0)
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features: Tensor = self.network(pixels)
-        return features.float()
+        return features.float().view(*shape, self.size)

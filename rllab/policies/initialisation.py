@@ -1,4 +1,4 @@
-"""Initialisation: orthogonal weights, zero biases (Huang et al. 2022, "The 37 implementation details", core detail 2)."""
+"""Initialisation: orthogonal weights, zero biases (Huang et al. 2022, "The 37 implementation details", core 2)."""
 
 import numpy as np
 from torch import nn

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from envs.errors import RllabError
 from envs.normalise import RunningMoments
-from rllab.nested import Nested
+from rllab.nested import Nested, Path, leaf_at
 from rllab.policies.images import ImageEncoder, ImageNetwork, Precision
 from rllab.policies.initialisation import SQRT_TWO, initialise
 
@@ -37,18 +37,18 @@ class ObservationLayout:
     """Pixels a side below which NatureCNN's three strides leave nothing; smaller images are read as vectors."""
 
     def __init__(self, space: gymnasium.Space[Any]) -> None:
-        self.numbers: list[tuple[tuple[str | int, ...], int]] = []
+        self.numbers: list[tuple[Path, int]] = []
         """(path, size) of the Box leaves, the ones that are normalised."""
-        self.choices: list[tuple[tuple[str | int, ...], tuple[int, ...], tuple[int, ...]]] = []
+        self.choices: list[tuple[Path, tuple[int, ...], tuple[int, ...]]] = []
         """(path, sizes, starts) of the Discrete and MultiDiscrete leaves, a number for each choice."""
-        self.images: list[tuple[tuple[str | int, ...], tuple[int, int, int], bool]] = []
+        self.images: list[tuple[Path, tuple[int, int, int], bool]] = []
         """(path, (channels, height, width), channels last) of the image leaves."""
         self.mask_key = (
             "action_mask" if isinstance(space, gymnasium.spaces.Dict) and "action_mask" in space.spaces else None
         )
         self._visit(space, ())
 
-    def _visit(self, space: gymnasium.Space[Any], path: tuple[str | int, ...]) -> None:
+    def _visit(self, space: gymnasium.Space[Any], path: Path) -> None:
         spaces = gymnasium.spaces
         if isinstance(space, spaces.Dict):
             for key, child in space.spaces.items():
@@ -85,15 +85,9 @@ class ObservationLayout:
 
     def flat_numbers(self, observations: Nested, leading: int) -> Tensor | None:
         """All number leaves side by side, float32 `[..., F]`; None if there is none."""
-        leaves: list[Tensor] = [_leaf(observations, path) for path, _ in self.numbers]
+        leaves: list[Tensor] = [leaf_at(observations, path) for path, _ in self.numbers]
         leaves = [leaf.reshape(*leaf.shape[:leading], -1).float() for leaf in leaves]
         return torch.cat(leaves, dim=-1) if len(leaves) > 1 else (leaves[0] if leaves else None)
-
-
-def _leaf(observations: Nested, path: tuple[str | int, ...]) -> Any:
-    for key in path:
-        observations = observations[key]
-    return observations
 
 
 class Encoder(nn.Module):
@@ -118,12 +112,12 @@ class Encoder(nn.Module):
         if numbers is not None:
             features.append(numbers if normaliser is None else normaliser(numbers))
         for path, sizes, starts in self.layout.choices:
-            chosen: Tensor = _leaf(observations, path).long()
+            chosen: Tensor = leaf_at(observations, path).long()
             chosen = chosen.reshape(*chosen.shape[:leading], len(sizes))
             for i, (size, start) in enumerate(zip(sizes, starts, strict=True)):
                 features.append(nn.functional.one_hot(chosen[..., i] - start, size).float())
         for (path, _, _), encoder in zip(self.layout.images, self.images, strict=True):
-            features.append(encoder(_leaf(observations, path), leading))
+            features.append(encoder(leaf_at(observations, path), leading))
         return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
 
 

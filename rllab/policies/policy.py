@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from envs.normalise import RewardScaling
 from rllab.policies.distributions import Distribution
 from rllab.policies.fast import FastActorCritic
+from rllab.policies.flat import laid_flat, shaped
 from rllab.rollout import Batch, Rollout
 
 
@@ -57,14 +58,14 @@ class Policy(ABC):
         self._actor = [p for p in module.parameters() if id(p) not in of_critic]
         ordered = self._actor + [p for p in module.parameters() if id(p) in of_critic]
         self.actor_size = sum(p.numel() for p in self._actor)
-        self.flat = torch.cat([p.detach().flatten() for p in ordered]).requires_grad_()
+        self.flat = torch.cat([laid_flat(p.detach()) for p in ordered]).requires_grad_()
         """Every parameter, `[P]`; `flat.grad` holds every gradient."""
         self.flat.grad = torch.zeros_like(self.flat)
         offset = 0
         for parameter in ordered:
             piece = slice(offset, offset + parameter.numel())
-            parameter.data = self.flat.detach()[piece].view_as(parameter)
-            parameter.grad = self.flat.grad[piece].view_as(parameter)
+            parameter.data = shaped(self.flat.detach()[piece], parameter)
+            parameter.grad = shaped(self.flat.grad[piece], parameter)
             offset += parameter.numel()
 
     @abstractmethod
@@ -101,11 +102,11 @@ class Policy(ABC):
 
         def product(vector: Tensor) -> Tensor:
             pieces = torch.split(vector, [p.numel() for p in self._actor])
-            tangents = [piece.view_as(p) for piece, p in zip(pieces, self._actor, strict=True)]
+            tangents = [shaped(piece, p) for piece, p in zip(pieces, self._actor, strict=True)]
             (pushed,) = torch.autograd.grad(pulled_dummy, dummy, tangents, retain_graph=True)
             cotangent = distribution.fisher_product(pushed) * weights
             pulled = torch.autograd.grad(parameters, self._actor, cotangent, retain_graph=True)
-            return torch.cat([piece.flatten() for piece in pulled])
+            return torch.cat([laid_flat(piece) for piece in pulled])
 
         return product
 

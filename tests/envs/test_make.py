@@ -2,12 +2,24 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 
 from envs import registry
+from envs.atari_vector import AtariVector
+from envs.episode import Episode
 from envs.errors import RllabError
-from envs.make import EnvConfig, autoreset_mode, list_environments, make_single, make_vector, reset
-from envs.snapshot import Snapshot
+from envs.make import (
+    EnvConfig,
+    autoreset_mode,
+    checks_bounds,
+    clips_rewards,
+    list_environments,
+    make_single,
+    make_vector,
+    reset,
+)
+from envs.serial import SerialVectorEnv
+from envs.workers import WorkerVectorEnv
 
 
 def make(id, **settings):
@@ -16,14 +28,14 @@ def make(id, **settings):
 
 def test_auto_takes_the_native_vector_environment_where_there_is_one():
     assert type(make("CartPole-v1")).__name__ == "CartPoleVectorEnv"
-    assert isinstance(make("Pendulum-v1"), SyncVectorEnv)
+    assert isinstance(make("Pendulum-v1"), SerialVectorEnv)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", "workers"])
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 def test_both_autoreset_modes_can_be_forced(vectorization, autoreset):
     env = make("CartPole-v1", vectorization=vectorization, autoreset=autoreset)
-    assert isinstance(env, SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv)
+    assert isinstance(env, SerialVectorEnv if vectorization == "sync" else WorkerVectorEnv)
     assert autoreset_mode(env) is AutoresetMode[autoreset.upper()]
     reset(env, 0)
     for _ in range(60):
@@ -39,14 +51,49 @@ def test_autoreset_is_same_step_where_the_environment_allows_it():
     assert autoreset_mode(make("Pendulum-v1")) is AutoresetMode.SAME_STEP
 
 
-def test_auto_leaves_ataris_native_environment_which_preprocesses_by_a_protocol_of_its_own():
+def test_auto_plays_atari_in_ale_pys_vector_environment_by_the_ids_protocol():
     env = make("ALE/Pong-v5")
-    assert isinstance(env, SyncVectorEnv)
-    assert env.single_observation_space.shape == (210, 160, 3)
+    assert isinstance(env, AtariVector)
+    assert env.single_observation_space.shape == (4, 84, 84)
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "config"),
+    [
+        ("no argument 'mode'", {"env_kwargs": {"mode": 0}}),
+        ("in the step that ends one", {"autoreset": "next_step"}),
+        ("needs a protocol", {"protocol": "none"}),
+    ],
+)
+def test_what_ale_pys_vector_environment_cannot_do_is_done_one_by_one(obstacle, config):
+    env = make("ALE/Pong-v5", num_envs=1, **config)
+    assert isinstance(env, SerialVectorEnv)
+    assert ("frame_stack" in env.metadata) == ("protocol" not in config)
+    with pytest.raises(RllabError, match=obstacle):
+        make("ALE/Pong-v5", num_envs=1, vectorization="native", **config)
+
+
+def test_a_game_whose_end_the_vector_environment_does_not_tell_is_played_one_by_one():
+    assert isinstance(make("ALE/Adventure-v5", num_envs=1, protocol="mnih2015"), SerialVectorEnv)
+    assert isinstance(make("ALE/Adventure-v5", num_envs=1, protocol="machado2018"), AtariVector)
+
+
+def test_rewards_are_clipped_as_the_protocol_has_it_unless_told_otherwise():
+    assert clips_rewards(EnvConfig("ALE/Pong-v5"))
+    assert not clips_rewards(EnvConfig("ALE/Pong-v5", clip_rewards=False))
+    assert not clips_rewards(EnvConfig("ALE/Pong-v5", protocol="none"))
+    assert not clips_rewards(EnvConfig("CartPole-v1"))
+    assert clips_rewards(EnvConfig("CartPole-v1", clip_rewards=True))
+
+
+def test_bounds_are_checked_but_where_they_are_known_to_be_left():
+    assert checks_bounds(EnvConfig("CartPole-v1"))
+    assert not checks_bounds(EnvConfig("CartPole-v1", check_bounds=False))
+    assert not checks_bounds(EnvConfig("LunarLander-v3"))
 
 
 def test_same_step_autoreset_makes_auto_leave_the_native_environment():
-    assert isinstance(make("CartPole-v1", autoreset="same_step"), SyncVectorEnv)
+    assert isinstance(make("CartPole-v1", autoreset="same_step"), SerialVectorEnv)
 
 
 def test_same_step_autoreset_of_a_native_environment_is_refused():
@@ -67,18 +114,18 @@ def test_max_episode_steps_truncates(vectorization):
     assert truncations == [False, False, True]
 
 
-def test_every_single_environment_wears_a_snapshot_outermost():
+def test_every_single_environment_is_an_episode_around_the_bare_one():
     env = make("CartPole-v1", vectorization="sync")
-    assert all(isinstance(single, Snapshot) for single in env.envs)
+    assert all(isinstance(single, Episode) and single.env is single.unwrapped for single in env.envs)
 
 
-@pytest.mark.parametrize("vectorization", ["native", "sync", "async"])
+@pytest.mark.parametrize("vectorization", ["native", "sync", "workers"])
 def test_a_seed_settles_environments_and_spaces(vectorization):
     def episode():
         env = make("CartPole-v1", vectorization=vectorization)
         observations, _ = reset(env, 7)
         actions = [env.action_space.sample() for _ in range(30)]
-        trajectory = [observations, *(env.step(action)[0] for action in actions)]
+        trajectory = [observations, *(env.step(action)[0].copy() for action in actions)]
         env.close()
         return np.array(actions), np.array(trajectory)
 
@@ -170,7 +217,7 @@ def test_atari_without_its_package_is_answered_with_the_extra(monkeypatch):
     assert "pip install 'rllab[atari]'" in str(caught.value)
 
 
-@pytest.mark.parametrize("vectorization", ["native", "sync", "async"])
+@pytest.mark.parametrize("vectorization", ["native", "sync", "workers"])
 def test_unknown_arguments_are_answered_with_the_known_ones(vectorization):
     with pytest.raises(RllabError, match=r"no argument 'gravitas'; it takes sutton_barto_reward\."):
         make("CartPole-v1", vectorization=vectorization, env_kwargs={"gravitas": 1})
@@ -198,5 +245,5 @@ def test_the_list_names_each_environment_once_in_its_newest_version():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("id", ["RandomWalk-v1", "ObjectWalk-v0", "SelfKeepingWalk-v0"])
-def test_a_snapshotted_environment_passes_gymnasiums_own_check(id):
-    check_env(Snapshot(make_single(EnvConfig(f"toy_environments:{id}"))), skip_render_check=True)
+def test_a_single_environment_passes_gymnasiums_own_check(id):
+    check_env(make_single(EnvConfig(f"toy_environments:{id}")), skip_render_check=True)

@@ -55,7 +55,7 @@ def test_evaluation_of_several_runs_is_a_list_or_a_table_with_a_row_for_each(
 def test_checkpoints_are_named_best_latest_or_by_step(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(runs / "seed-0")
     for name in ("best", "latest", "0"):
-        assert main(["evaluate", run, "--episodes", "1", "--checkpoint", name, "--stochastic"]) == 0
+        assert main(["evaluate", run, "--episodes", "1", "--checkpoint", name, "--actions", "sampled"]) == 0
     capsys.readouterr()
     assert main(["evaluate", run, "--checkpoint", "newest"]) == 2
     assert "there is no checkpoint 'newest'" in capsys.readouterr().err

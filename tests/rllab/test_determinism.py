@@ -87,7 +87,7 @@ def rollouts(env: str, vectorization: str, autoreset: str, seed: int = 0) -> lis
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "Taxi-v4"])
 def test_worker_processes_give_the_same_rollouts_as_this_one(env: str, autoreset: str) -> None:
     one_by_one = rollouts(env, "sync", autoreset)
-    side_by_side = rollouts(env, "async", autoreset)
+    side_by_side = rollouts(env, "workers", autoreset)
     for left, right in zip(one_by_one, side_by_side, strict=True):
         for name in ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs", "values",
                      "next_values"):  # fmt: skip

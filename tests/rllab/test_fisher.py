@@ -11,6 +11,7 @@ from synthetic import BOX, IMAGE, NESTED, make_batch, make_policy, with_and_with
 from torch import Tensor
 
 from rllab.policies import ActorCritic
+from rllab.policies.flat import laid_flat
 from rllab.rollout import Batch
 
 
@@ -89,7 +90,7 @@ def test_fisher_products_through_convolutions_are_the_hessian_of_the_divergence(
     parameters, _ = policy.module(batch, critic=False)
     old = policy.distribution(parameters.detach())
     divergence = batch.mean(old.kl(policy.distribution(parameters)))
-    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(divergence, actor, create_graph=True)])
+    gradient = torch.cat([laid_flat(g) for g in torch.autograd.grad(divergence, actor, create_graph=True)])
     vector = torch.randn(policy.actor_size, generator=torch.Generator().manual_seed(0))
-    twice = torch.cat([g.flatten() for g in torch.autograd.grad(gradient @ vector, actor)])
+    twice = torch.cat([laid_flat(g) for g in torch.autograd.grad(gradient @ vector, actor)])
     torch.testing.assert_close(policy.fisher(batch)(vector), twice, rtol=1e-3, atol=1e-5)

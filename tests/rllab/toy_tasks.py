@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 
-from envs.snapshot import Snapshot
+from envs.serial import SerialVectorEnv
 from rllab.policies import ActorCritic, PolicyConfig
 from rllab.rollout import Batch
 
@@ -220,9 +220,9 @@ SPACES = {
 """Observation and action spaces of every kind that the agents handle."""
 
 
-def vector_of(mode: str, *envs: gymnasium.Env[Any, Any]) -> SyncVectorEnv:
+def vector_of(mode: str, *envs: gymnasium.Env[Any, Any]) -> SerialVectorEnv:
     """A vector environment of these very environments."""
-    return SyncVectorEnv([lambda env=env: Snapshot(env) for env in envs], autoreset_mode=MODES[mode])
+    return SerialVectorEnv([lambda env=env: env for env in envs], MODES[mode])
 
 
 def policy_for(env: Any, **config: Any) -> ActorCritic:
