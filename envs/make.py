@@ -103,7 +103,7 @@ def make_vector(config: EnvConfig, render_mode: str | None = None) -> VectorEnv[
         return _make_native(config, spec, render_mode)
     if config.vectorization == "envpool":
         return _make_pool(config, spec, render_mode)
-    if config.vectorization == "auto" and spec.vector_entry_point is not None:
+    if config.vectorization == "auto" and (spec.vector_entry_point is not None or protocol is not None):
         try:
             return _make_native(config, spec, render_mode)
         except RllabError:

@@ -20,7 +20,7 @@ class NatureCNN(nn.Module):
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            initialise(nn.Conv2d(channels, 32, 8, stride=4), SQRT_TWO), nn.ReLU(inplace=True),
+            initialise(PixelConvolution(channels, 32, 8, stride=4), SQRT_TWO), nn.ReLU(inplace=True),
             initialise(nn.Conv2d(32, 64, 4, stride=2), SQRT_TWO), nn.ReLU(inplace=True),
             initialise(nn.Conv2d(64, 64, 3, stride=1), SQRT_TWO), nn.ReLU(inplace=True),
         )  # fmt: skip
@@ -41,8 +41,9 @@ class ImpalaCNN(nn.Module):
         super().__init__()
         blocks: list[nn.Module] = []
         for size_in, size_out in zip((channels, *self.widths), self.widths, strict=False):
+            convolution = nn.Conv2d if blocks else PixelConvolution
             blocks += [
-                initialise(nn.Conv2d(size_in, size_out, 3, padding=1), 1.0),
+                initialise(convolution(size_in, size_out, 3, padding=1), 1.0),
                 nn.MaxPool2d(3, stride=2, padding=1),
                 Residual(size_out),
                 Residual(size_out),
@@ -71,15 +72,28 @@ class Residual(nn.Module):
 
 
 def fully_connected(convolutions: nn.Module, channels: int, height: int, width: int, size: int) -> nn.Sequential:
-    """A fully connected layer on what the convolutions leave, and ReLU.
-
-    It is a convolution over the whole map, which has the same weights and gives the same numbers, but needs no
-    rearrangement of channels-last activations and runs in oneDNN, on some processors faster than torch's product.
-    """
+    """A fully connected layer on what the convolutions leave, and ReLU."""
     with torch.no_grad():
         _, maps, rows, columns = convolutions(torch.zeros(1, channels, height, width)).shape
-    layer = initialise(nn.Conv2d(maps, size, (rows, columns)), SQRT_TWO)
-    return nn.Sequential(layer, nn.ReLU(inplace=True), nn.Flatten())
+    return nn.Sequential(initialise(WholeMap(maps, size, (rows, columns)), SQRT_TWO), nn.ReLU(inplace=True))
+
+
+class PixelConvolution(nn.Conv2d):
+    """A convolution of bytes counted from 0 to 1: its few weights are divided by 255, and not its many inputs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, self.weight * (1 / 255), self.bias, self.stride, self.padding)
+
+
+class WholeMap(nn.Conv2d):
+    """A fully connected layer over a map `[B, C, H, W]`, with weights `[size, C, H, W]`, to `[B, size]`.
+
+    Where weights and activations lie channels last, neither is rearranged for the product.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        flat, weight = (tensor.permute(0, 2, 3, 1).flatten(1) for tensor in (maps, self.weight))
+        return nn.functional.linear(flat, weight, self.bias)
 
 
 IMAGE_NETWORKS: dict[ImageNetwork, type[NatureCNN] | type[ImpalaCNN]] = {"nature": NatureCNN, "impala": ImpalaCNN}
@@ -105,7 +119,7 @@ class ImageEncoder(nn.Module):
         pixels = images.pixels() if isinstance(images, FrameStacks) else images
         if self.channels_last:
             pixels = pixels.permute(0, 3, 1, 2)
-        pixels = pixels.to(self.dtype, memory_format=torch.channels_last).div_(255.0)
+        pixels = pixels.to(self.dtype, memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features: Tensor = self.network(pixels)
         return features.float().view(*shape, self.size)

@@ -51,8 +51,9 @@ def test_autoreset_is_same_step_where_the_environment_allows_it():
     assert autoreset_mode(make("Pendulum-v1")) is AutoresetMode.SAME_STEP
 
 
-def test_auto_plays_atari_in_ale_pys_vector_environment_by_the_ids_protocol():
-    env = make("ALE/Pong-v5")
+@pytest.mark.parametrize("id", ["ALE/Pong-v5", "PongNoFrameskip-v4"])
+def test_auto_plays_atari_in_ale_pys_vector_environment_by_the_ids_protocol(id):
+    env = make(id)
     assert isinstance(env, AtariVector)
     assert env.single_observation_space.shape == (4, 84, 84)
 

@@ -122,7 +122,7 @@ def test_images_channels_first_and_last_are_the_same_pixels() -> None:
     other.load_state_dict(one.state_dict())
     features = one(torch.from_numpy(pixels), 1, None)
     torch.testing.assert_close(features, other(torch.from_numpy(pixels.transpose(0, 2, 3, 1)), 1, None))
-    expected = one.images[0].network(torch.from_numpy(pixels).float() / 255)
+    expected = one.images[0].network(torch.from_numpy(pixels).float())
     torch.testing.assert_close(features, expected)
 
 
