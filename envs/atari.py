@@ -22,8 +22,9 @@ ProtocolName = Literal["auto", "mnih2015", "machado2018", "none"]
 FRAME_SKIP, STACK, SIZE = 4, 4, 84
 """Frames an action is repeated for, of which the last two are joined by their maximum; frames in an observation;
 pixels a side of each, grey (both papers)."""
+FRAMES_A_SECOND = 60
 MAX_FRAMES = 108_000
-"""Frames after which a game is cut: half an hour at 60 a second."""
+"""Frames after which a game is cut: half an hour."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,41 @@ def emulator_arguments(config: AtariConfig, protocol: AtariProtocol) -> dict[str
 def dress(env: gymnasium.Env[Any, Any], protocol: AtariProtocol) -> gymnasium.Env[Any, Any]:
     """One game in Gymnasium's wrappers, made with `emulator_arguments`: slower than ale-py's vector environment, but it
     can be drawn, takes every argument of the emulator, and its state can be read."""
-    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+    from gymnasium.wrappers import AtariPreprocessing
 
     # Its own `terminal_on_life_loss` would begin a new game after every life.
     env = AtariPreprocessing(env, noop_max=protocol.most_noops, frame_skip=FRAME_SKIP, screen_size=SIZE)
-    env = FrameStackObservation(env, STACK, padding_type="zero")
-    env.metadata = {**env.metadata, "render_fps": env.metadata["render_fps"] / FRAME_SKIP}
+    env = FrameStack(env)
+    env.metadata = {**env.metadata, "render_fps": FRAMES_A_SECOND / FRAME_SKIP}
     return LivesAsEpisodes(env) if protocol.lives_are_episodes else env
+
+
+class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Observations of the last `STACK` frames, the newest last, black before a game's first.
+
+    (Gymnasium's own keeps some frames under two names, which no snapshot can tell apart.)
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.Wrapper.__init__(self, env)
+        shape = (STACK, *(env.observation_space.shape or ()))
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.stack = np.zeros(shape, np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin with the first frame."""
+        frame, info = self.env.reset(seed=seed, options=options)
+        return self._push(np.zeros_like(self.stack), frame), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Add a frame."""
+        frame, reward, terminated, truncated, info = self.env.step(action)
+        return self._push(self.stack, frame), reward, bool(terminated), bool(truncated), info
+
+    def _push(self, stack: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
+        self.stack = np.concatenate([stack[1:], frame[None]])
+        return self.stack
 
 
 class LivesAsEpisodes(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

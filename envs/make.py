@@ -1,11 +1,8 @@
 """Making environments: any Gymnasium id, one or many, native, in this process or in worker processes."""
 
 import copy
-import ctypes.util
 import inspect
-import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +30,7 @@ from envs.episode import Episode
 from envs.errors import RllabError
 from envs.pool import PoolVectorEnv
 from envs.registry import ATARI, EnvironmentInfo, family_of, find_spec, list_environments
+from envs.renderers import prepare_rendering
 from envs.serial import SerialVectorEnv
 from envs.simulators import quiet_mujoco
 from envs.workers import WorkerVectorEnv
@@ -186,7 +184,7 @@ def checks_bounds(config: EnvConfig) -> bool:
 
 def _make_episode(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> Episode:
     _check_time_limit(config)
-    _prepare_rendering(render_mode)
+    prepare_rendering(spec, render_mode)
     protocol = protocol_of(config, spec)
     if protocol is not None:
         with _one_clear_sentence(config, spec):
@@ -234,7 +232,7 @@ def _make_native(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> V
     max_episode_steps = config.max_episode_steps or spec.max_episode_steps
     if max_episode_steps is not None:
         arguments["max_episode_steps"] = max_episode_steps
-    _prepare_rendering(render_mode)
+    prepare_rendering(spec, render_mode)
     with _one_clear_sentence(config, spec):
         entry_point = spec.vector_entry_point
         creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
@@ -275,16 +273,6 @@ def _make_pool(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> Vec
     )
     vector_env.spec = spec
     return vector_env
-
-
-def _prepare_rendering(render_mode: str | None) -> None:
-    """Without a display, lets pygame and MuJoCo draw off screen, unless the user chose how already."""
-    has_display = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    if render_mode is None or has_display:
-        return
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if "MUJOCO_GL" not in os.environ:
-        os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
 
 
 def _check_time_limit(config: EnvConfig) -> None:

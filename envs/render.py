@@ -47,7 +47,8 @@ def record_episode(
         for _ in count() if max_steps is None else range(max_steps):
             observations, _, terminated, truncated, infos = vector_env.step(policy_predict(observations, infos))
             yield from frames_of(vector_env)
-            if terminated[0] or truncated[0]:
+            # A lost life may end an episode for the agent; a film shows the whole game.
+            if infos.get("episode_over", terminated | truncated)[0]:
                 break
     finally:
         vector_env.close()

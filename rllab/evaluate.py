@@ -111,16 +111,19 @@ class Evaluator:
         self.close()
 
 
-def film(policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int | None = None) -> Iterator[Any]:
-    """Frames of one episode played by the distribution's mode, drawn as they are asked for."""
+def film(
+    policy: ActorCritic, env: EnvConfig, *, seed: int = 0, max_steps: int | None = None, deterministic: bool = True
+) -> Iterator[Any]:
+    """Frames of one episode, drawn as they are asked for; played by the distribution's mode unless told otherwise."""
     from envs.render import record_episode
 
-    hidden = policy.initial_hidden(1)
+    hidden, generator = policy.initial_hidden(1), np.random.default_rng(seed)
 
     def play(observations: Any, infos: dict[str, Any]) -> Any:
         nonlocal hidden
         mask = action_masks(observations, infos, policy, 1)
-        actions, hidden = policy.act(observations, None, hidden=hidden, action_mask=mask)
+        noise = None if deterministic else policy.family.draw_noise(generator, (1,))
+        actions, hidden = policy.act(observations, noise, hidden=hidden, action_mask=mask)
         return policy.family.to_environment(actions)
 
     return record_episode(env, play, max_steps=max_steps, seed=seed)

@@ -220,7 +220,11 @@ class Workshop:
         )  # fmt: skip
 
     def _film(self, policy: Any) -> bytes:
-        return gif_bytes(film(policy, self.config.env, seed=EVALUATION_SEED, max_steps=VIDEO_FRAMES))
+        deterministic = self.config.loop.evaluation_deterministic
+        frames = film(
+            policy, self.config.env, seed=EVALUATION_SEED, max_steps=VIDEO_FRAMES, deterministic=deterministic
+        )
+        return gif_bytes(frames)
 
     def __enter__(self) -> "Workshop":
         return self

@@ -41,7 +41,13 @@ def command(argv: Sequence[str]) -> int:
     output = arguments.output or arguments.run / "videos" / f"step-{step}.mp4"
     _check_suffix(output)
     frames = chain.from_iterable(
-        film(policy, config.env, seed=arguments.seed + episode, max_steps=arguments.max_steps)
+        film(
+            policy,
+            config.env,
+            seed=arguments.seed + episode,
+            max_steps=arguments.max_steps,
+            deterministic=config.loop.evaluation_deterministic,
+        )
         for episode in range(arguments.episodes)
     )
     fps = frames_per_second(config.env)

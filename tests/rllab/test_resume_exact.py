@@ -12,6 +12,7 @@ import pytest
 from training_processes import INTERRUPTED, differences, finish, require_equal_runs, rows_of, start
 
 import rllab
+from envs.registry import family_name
 from rllab.experiment import ResumeWarning
 from rllab.runs import Run
 
@@ -19,6 +20,7 @@ COMMON: dict[str, Any] = {
     "num_envs": 4, "rollout_steps": 32, "minibatch_size": 64, "hidden_sizes": (16,), "evaluation_every": 1_500,
     "evaluation_episodes": 2, "max_episode_steps": 60, "checkpoint_every": 300, "tensorboard": False,
 }  # fmt: skip
+ATARI = {"num_envs": 2, "steps": 1_000, "epochs": 1, "max_episode_steps": None, "evaluation_every": 0}
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "native": ("ppo", "CartPole-v1", {
         "vectorization": "native", "steps": 3_500, "learning_rate_schedule": "linear", "clip_range_schedule": "cosine",
@@ -34,8 +36,15 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "normalise_observations": True, "evaluation_every": 0, "epochs": 2,
     }),
     "TRPO": ("trpo", "CartPole-v1", {"steps": 4_000, "fisher_fraction": 0.5, "critic_epochs": 3}),
+    "workers": ("ppo", "Hopper-v5", {"steps": 2_500, "vectorization": "workers", "workers": 2}),
+    "Atari": ("ppo", "BreakoutNoFrameskip-v4", ATARI),
+    "Atari, sticky": ("ppo", "ALE/Breakout-v5", ATARI),
+    "Atari, one by one": ("ppo", "ALE/Breakout-v5", {**ATARI, "protocol": "mnih2015", "vectorization": "sync"}),
     "REINFORCE": ("reinforce", "Taxi-v4", {"steps": 4_000, "entropy_coefficient": 0.01, "critic_epochs": 3}),
 }  # fmt: skip
+
+
+PACKAGES = {"MuJoCo": "mujoco", "Box2D": "Box2D", "Atari": "ale_py"}
 
 
 def wait_for(path: Path, process: Any) -> None:
@@ -49,9 +58,8 @@ def wait_for(path: Path, process: Any) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_again_and_again_equals_one_that_never_was(name: str, tmp_path: Path) -> None:
     agent, env, settings = RUNS[name]
-    for package, id in (("mujoco", "HalfCheetah-v5"), ("Box2D", "LunarLander-v3")):
-        if env == id:
-            pytest.importorskip(package)
+    if package := PACKAGES.get(family_name(env)):
+        pytest.importorskip(package)
     job = (agent, env, {**COMMON, **settings})
 
     straight = start(tmp_path / "straight", *job)
