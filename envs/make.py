@@ -183,6 +183,8 @@ def checks_bounds(config: EnvConfig) -> bool:
 
 
 def _make_episode(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> Episode:
+    if family_of(spec) is ATARI:
+        find_spec(spec.id)  # In a worker process too, where it has yet to tell the emulator to be quiet.
     _check_time_limit(config)
     prepare_rendering(spec, render_mode)
     protocol = protocol_of(config, spec)

@@ -175,6 +175,12 @@ def test_workers_leave_the_terminals_signals_to_their_parent():
     assert [process.returncode for process in processes(vector_env)] == [0, 0]
 
 
+def test_emulators_in_workers_print_no_banner(capfd):
+    pytest.importorskip("ale_py")
+    make_vector(EnvConfig("ALE/Pong-v5", 1, "workers")).close()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_interrupt_in_the_middle_of_a_step_ends_the_workers(monkeypatch):
     vector_env = faulty()
     vector_env.reset(seed=0)
