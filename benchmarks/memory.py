@@ -1,6 +1,6 @@
 """Whether memory stays flat: a minute of training, its growth extrapolated to ten million steps.
 
-Trains as `rllab train` does, with a run folder, and notes the resident memory of this process after every update. The
+Trains as `rllab train` does, with a run folder, and notes the resident memory of this process once a second. The
 first third is left out (buffers are allocated, caches fill); a line through the rest gives bytes a step.
 """
 
@@ -38,23 +38,28 @@ class Arguments:
 
 
 class Resident(Callback):
-    """Notes steps and resident bytes after every update, and stops when time is up."""
+    """Notes steps and resident bytes once a second, after an update, and stops when time is up."""
 
     def __init__(self, seconds: float) -> None:
-        self.ends = time.perf_counter() + seconds
+        self.next = time.perf_counter()
+        self.ends = self.next + seconds
         self.points: list[tuple[int, int]] = []
 
     def after_update(self, training: Training, rollout: Rollout, metrics: Metrics) -> None:
         """Note a point."""
+        now = time.perf_counter()
+        if now < self.next:
+            return
+        self.next = now + 1.0
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.points.append((training.steps, pages * 4096))
-        if time.perf_counter() > self.ends:
+        if now > self.ends:
             training.stop("time is up")
 
 
 def measure(env: str, seconds: float) -> list[tuple[int, int]]:
-    """Steps and resident bytes, after each update."""
+    """Steps and resident bytes, second by second."""
     settings: dict[str, Any] = {"steps": 10_000_000, "evaluation_every": 0, "checkpoint_every": 20_000}
     config = configure("ppo", env, settings)
     resident = Resident(seconds)

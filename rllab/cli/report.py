@@ -71,9 +71,10 @@ def report_run(path: Path, stop_reason: str | None = None) -> None:
     if math.isfinite(outcome.training_return):
         facts.append(("Training return", f"{number(outcome.training_return)} (mean of the last episodes)"))
     if math.isfinite(outcome.evaluation):
-        episodes = outcome.run.config["loop"]["evaluation_episodes"]
+        count = outcome.run.config["loop"]["evaluation_episodes"]
+        episodes = "1 episode" if count == 1 else f"{count} episodes"
         facts += [
-            ("Evaluation", f"{number(outcome.evaluation)} ± {number(outcome.evaluation_std)} ({episodes} episodes)"),
+            ("Evaluation", f"{number(outcome.evaluation)} ± {number(outcome.evaluation_std)} ({episodes})"),
             ("Best", f"{number(outcome.best)} at {outcome.best_steps:,} steps"),
         ]
     print()
