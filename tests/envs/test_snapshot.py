@@ -287,18 +287,12 @@ def test_an_array_under_two_names_is_not_plain():
         encode({"whole": array, "part": array[1:]})
 
 
-def test_an_atari_game_is_not_taken_for_restored():
-    """Its emulator draws from a generator that no replay reaches: the episode begins anew and is said to."""
+@pytest.mark.parametrize("protocol", ["none", "mnih2015"])
+def test_an_atari_game_continues_bit_for_bit(protocol, tmp_path):
     pytest.importorskip("ale_py")
-    config = EnvConfig("ALE/Breakout-v5", num_envs=2, vectorization="sync")
-    first, second = make_vector(config), make_vector(config)
-    reset(first, 0)
-    for _ in range(20):
-        first.step(np.array([1, 2]))
-    reset(second, 1)
-    assert sorted(restore(second, capture(first))) == [0, 1]
-    first.close()
-    second.close()
+    config = EnvConfig("ALE/Breakout-v5", 2, "sync", max_episode_steps=50, protocol=protocol)
+    _, actions, followed = interrupt(config, 70, 60, tmp_path)
+    assert_same_bits(resume(config, actions, tmp_path), followed)
 
 
 def test_numpys_text_keeps_its_type(tmp_path):
