@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluation_as_json_has_the_returns_and_their_summary(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(runs / "seed-0"), "--episodes", "9", "--seed", "3", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert list(document) == ["env", "episodes", "mean", "std", "iqm", "ci95", "returns"]
+    assert list(document) == ["env", "episodes", "actions", "mean", "std", "iqm", "ci95", "returns"]
     assert (document["env"], document["episodes"]) == ("CartPole-v1", 9)
     expected = rllab.evaluate(runs / "seed-0", episodes=9, seed=3).returns
     assert document["returns"] == expected.tolist()
