@@ -104,3 +104,32 @@ def test_a_file_of_another_version_is_told_so(damage: Any) -> None:
     damage(document)
     with pytest.raises(RllabError, match=r"config\.json does not fit this version"):
         TrainConfig.from_json(document)
+
+
+MUJOCO = (
+    "HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer", "Reacher", "InvertedPendulum",
+    "InvertedDoublePendulum",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("agent", ["ppo", "trpo"])
+@pytest.mark.parametrize("name", MUJOCO)
+def test_mujocos_environments_have_the_papers_settings(agent: str, name: str) -> None:
+    config = configure(agent, f"{name}-v5")
+    assert config.agent.rollout_steps * config.env.num_envs == 2048
+    assert config.policy.normalise_observations
+    assert config.agent.scale_rewards
+    assert config.agent.discount == (0.9999 if name == "Swimmer" else 0.99)
+
+
+@pytest.mark.parametrize("env", ["ALE/Pong-v5", "BreakoutNoFrameskip-v4", "ALE/Adventure-v5"])
+def test_every_game_of_atari_has_the_papers_settings(env: str) -> None:
+    config = configure("ppo", env)
+    assert (config.env.num_envs, config.agent.rollout_steps) == (8, 128)
+    assert preset_for("trpo", env)
+    assert not config.loop.evaluation_deterministic
+
+
+def test_an_environments_own_preset_comes_after_its_familys() -> None:
+    assert preset_for("ppo", "Swimmer-v5") == {**preset_for("ppo", "Hopper-v5"), "discount": 0.9999}
+    assert preset_for("ppo", "NoSuch-v0") == {}
