@@ -27,6 +27,7 @@ from rllab.callbacks import Callback
 from rllab.config import configure
 from rllab.evaluate import Evaluator
 from rllab.experiment import Workshop
+from rllab.plots import PALETTE
 from rllab.rollout import Rollout
 from rllab.statistics import bootstrap_interval
 from rllab.train import Training
@@ -51,6 +52,8 @@ class Arguments:
     """Environment steps, over which the learning rate falls."""
     out: Path = Path("runs/mujoco-learning.jsonl")
     """Where finished runs are noted; what is noted there already is not run again."""
+    plot: Path | None = None
+    """A figure of the curves to write, such as curves.png."""
 
 
 @dataclass
@@ -197,6 +200,28 @@ def report(runs: list[Run], arguments: Arguments) -> None:
     console.print(table)
 
 
+def draw(runs: list[Run], arguments: Arguments, path: Path) -> None:
+    """A panel for each environment: every seed's training returns, by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(arguments.envs), 3.8), layout="constrained", dpi=120)
+    panels = figure.subplots(1, len(arguments.envs), squeeze=False)[0]
+    styles = {"rllab": (PALETTE[0], "-", "rllab"), "peer": (PALETTE[1], "--", "Stable-Baselines3")}
+    for panel, env in zip(panels, arguments.envs, strict=True):
+        for side, (colour, line, label) in styles.items():
+            these = [r for r in runs if (r.agent, r.env, r.side) == (arguments.agent, env, side)]
+            for i, run in enumerate(these):
+                steps, values = np.array(run.curve).T
+                panel.plot(steps / 1e6, values, line, color=colour, linewidth=1.3, label=None if i else label)
+        panel.set(title=env, xlabel="million environment steps")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("mean return of the last 100 episodes")
+    panels[0].legend(loc="upper left")
+    figure.suptitle(f"{arguments.agent.upper()}, a line for each seed")
+    figure.savefig(path)
+    console.print(f"Figure: {path}")
+
+
 def main(arguments: Arguments) -> None:
     """Train what is missing, then print."""
     print_machine("stable-baselines3", "sb3-contrib", "mujoco")
@@ -216,6 +241,8 @@ def main(arguments: Arguments) -> None:
                     f"{np.mean(run.returns):,.0f} evaluated ({run.seconds:,.0f} s)"
                 )
     report(noted(arguments.out), arguments)
+    if arguments.plot is not None:
+        draw(noted(arguments.out), arguments, arguments.plot)
 
 
 if __name__ == "__main__":
