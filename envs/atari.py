@@ -57,7 +57,8 @@ NATIVE_ARGUMENTS = frozenset({"full_action_space"})
 
 
 _ENDS_WITH_LIVES = frozenset({"adventure"})
-"""Games that can be over with lives left (of the 104 that ale-py registers, played at random)."""
+"""Games that can be over with lives left: the others' `lives()` in ALE's source are 0 then. (All that ale-py registers
+were played at random, too.)"""
 
 
 class AtariConfig(Protocol):
@@ -89,7 +90,7 @@ def protocol_of(config: AtariConfig, spec: EnvSpec) -> AtariProtocol | None:
     name = config.protocol
     if name == "auto":
         name = "machado2018" if version_five else "mnih2015" if no_frameskip else "none"
-        name = "none" if "-ram" in spec.id or config.env_kwargs.get("obs_type") == "ram" else name
+        name = "none" if config.env_kwargs.get("obs_type") == "ram" else name
     if name == "none":
         return None
     if not atari:
@@ -131,6 +132,8 @@ def native_obstacle(config: AtariConfig, protocol: AtariProtocol, spec: EnvSpec,
         return "it draws nothing"
     if others := sorted(set(config.env_kwargs) - NATIVE_ARGUMENTS):
         return f"it takes no argument '{others[0]}'"
+    if not all(isinstance(value, bool) for value in config.env_kwargs.values()):
+        return "full_action_space is true or false"
     if config.autoreset == "next_step":
         return "it begins the next game in the step that ends one"
     if protocol.lives_are_episodes and game_of(spec) in _ENDS_WITH_LIVES:
@@ -149,44 +152,51 @@ def emulator_arguments(config: AtariConfig, protocol: AtariProtocol) -> dict[str
         **config.env_kwargs,
         "frameskip": 1,
         "repeat_action_probability": protocol.sticky,
-        "max_num_frames_per_episode": frame_limit(config),
+        "max_num_frames_per_episode": 0,  # it would count the no-ops; `FrameStack` cuts games
     }
 
 
-def dress(env: gymnasium.Env[Any, Any], protocol: AtariProtocol) -> gymnasium.Env[Any, Any]:
+def dress(
+    env: gymnasium.Env[Any, Any], protocol: AtariProtocol, max_frames: int = MAX_FRAMES
+) -> gymnasium.Env[Any, Any]:
     """One game in Gymnasium's wrappers, made with `emulator_arguments`: slower than ale-py's vector environment, but it
     can be drawn, takes every argument of the emulator, and its state can be read."""
     from gymnasium.wrappers import AtariPreprocessing
 
     # Its own `terminal_on_life_loss` would begin a new game after every life.
     env = AtariPreprocessing(env, noop_max=protocol.most_noops, frame_skip=FRAME_SKIP, screen_size=SIZE)
-    env = FrameStack(env)
+    env = FrameStack(env, max_frames // FRAME_SKIP)
     env.metadata = {**env.metadata, "render_fps": FRAMES_A_SECOND / FRAME_SKIP}
     return LivesAsEpisodes(env) if protocol.lives_are_episodes else env
 
 
 class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Observations of the last `STACK` frames, the newest last, black before a game's first.
+    """Observations of the last `STACK` frames, the newest last, black before a game's first; games are cut after so
+    many steps.
 
     (Gymnasium's own keeps some frames under two names, which no snapshot can tell apart.)
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        RecordConstructorArgs.__init__(self)
+    def __init__(self, env: gymnasium.Env[Any, Any], max_steps: int) -> None:
+        RecordConstructorArgs.__init__(self, max_steps=max_steps)
         gymnasium.Wrapper.__init__(self, env)
+        self.max_steps, self.steps = max_steps, 0
         shape = (STACK, *(env.observation_space.shape or ()))
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
         self.stack = np.zeros(shape, np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin with the first frame."""
+        self.steps = 0
         frame, info = self.env.reset(seed=seed, options=options)
         return self._push(np.zeros_like(self.stack), frame), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Add a frame."""
         frame, reward, terminated, truncated, info = self.env.step(action)
-        return self._push(self.stack, frame), reward, bool(terminated), bool(truncated), info
+        self.steps += 1
+        cut = bool(truncated) or (self.steps >= self.max_steps and not terminated)
+        return self._push(self.stack, frame), reward, bool(terminated), cut, info
 
     def _push(self, stack: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
         self.stack = np.concatenate([stack[1:], frame[None]])

@@ -41,7 +41,7 @@ class AtariVector(VectorEnv[Any, Any, Any]):
             game: the ROM's name, such as `ms_pacman`.
             num_envs: N.
             protocol: by which it is played.
-            max_frames: a game is cut after so many.
+            max_frames: a game is cut after so many, a multiple of `FRAME_SKIP`; its no-ops do not count.
             full_action_space: all 18 actions of the console rather than those that the game heeds.
             threads: that emulate; 0: one for each core.
 
@@ -55,7 +55,7 @@ class AtariVector(VectorEnv[Any, Any, Any]):
             raise RllabError(
                 f"ale-py has no ROM '{game}' here: install it again (pip install --force-reinstall ale-py)."
             )
-        self.lives_are_episodes = protocol.lives_are_episodes
+        self.lives_are_episodes, self.max_frames = protocol.lives_are_episodes, max_frames
         self.emulators = AtariVectorEnv(
             game, num_envs, num_threads=threads, max_num_frames_per_episode=max_frames,
             repeat_action_probability=protocol.sticky, full_action_space=full_action_space,
@@ -77,12 +77,15 @@ class AtariVector(VectorEnv[Any, Any, Any]):
         self._actions = np.empty((num_envs, 1024), np.uint8)
         self._count = np.zeros(num_envs, np.int64)
         """Actions since it was loaded."""
+        self._length = np.zeros(num_envs, np.int64)
+        """Actions since its game began."""
         self._observations: Bytes = np.empty((0,), np.uint8)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Load every game anew; `seed` (an integer or None) decides the rest of their lives."""
         self._generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
         self._load(np.ones(self.num_envs, bool))
+        self._length[:] = 0
         self._observations, infos = self.emulators.reset(seed=self._seeds)
         return self._observations, {"lives": infos["lives"]}
 
@@ -110,9 +113,11 @@ class AtariVector(VectorEnv[Any, Any, Any]):
     def _over(
         self, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], native: dict[str, Any]
     ) -> NDArray[np.bool_]:
-        """Whose game, and not only a life, has ended."""
+        """Whose game, and not only a life, has ended with this step."""
+        self._length += 1
         ended = terminated & (native["lives"] == 0) if self.lives_are_episodes else terminated
-        over: NDArray[np.bool_] = ended | truncated
+        # A game that is cut just as a life is lost is not called truncated, but will begin anew all the same.
+        over: NDArray[np.bool_] = ended | truncated | (self._length * FRAME_SKIP >= self.max_frames)
         return over
 
     def _load(self, rows: NDArray[np.bool_]) -> None:
@@ -123,6 +128,7 @@ class AtariVector(VectorEnv[Any, Any, Any]):
 
     def _begin(self, rows: NDArray[np.bool_], seeds: NDArray[np.int64]) -> Bytes:
         """A new game in each of `rows`, loaded with its seed, or going on with its generator where that is −1."""
+        self._length[rows] = 0
         observations: Bytes = self.emulators.reset(seed=seeds[rows], options={"reset_mask": rows})[0]
         return observations
 
@@ -155,6 +161,7 @@ class AtariVector(VectorEnv[Any, Any, Any]):
             repeated[longest - len(actions) :, row] = actions
         wait = longest - self._count
         observations = self.emulators.reset(seed=self._seeds)[0]
+        self._length[:] = 0
         for column in range(longest):
             late = (wait == column) & (column > 0)
             if late.any():

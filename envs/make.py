@@ -61,7 +61,7 @@ class EnvConfig:
     envpool: by EnvPool, where it is installed; auto: native where the environment offers it, else sync."""
     autoreset: Literal["auto", "next_step", "same_step"] = "auto"
     """When an ended episode starts anew: same_step at once, next_step with a step that ignores its action;
-    auto: same_step, or next_step where the environment is native or EnvPool's."""
+    auto: same_step, or next_step where the environment is native (but Atari's) or EnvPool's."""
     workers: int = 0
     """Processes of workers vectorization, or threads of EnvPool's and of Atari's native one; 0: one for each core, at
     most num_envs."""
@@ -191,7 +191,7 @@ def _make_episode(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> 
     if protocol is not None:
         with _one_clear_sentence(config, spec):
             arguments = emulator_arguments(config, protocol)
-            return Episode(dress(_make_bare(config, spec, None, arguments, render_mode), protocol))
+            return Episode(dress(_make_bare(config, spec, None, arguments, render_mode), protocol, frame_limit(config)))
     limit = config.max_episode_steps or spec.max_episode_steps
     # `Episode` takes the place of Gymnasium's own wrappers, each of which costs a call a step. Only where the
     # registration adds wrappers, which may skip steps, the time limit stays inside of them.

@@ -104,8 +104,8 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(module)
         except ImportError as error:
             raise RllabError(f"Cannot import '{module}' to find the environment '{id}': {error}.") from error
-    if name not in gymnasium.registry and _is_atari(name):
-        _register_atari(name)
+    if name not in gymnasium.registry and (_is_atari(name) or ATARI.installed):
+        _register_atari(name)  # Pong-v4 has no form by which it could be told beforehand
 
     spec = gymnasium.registry.get(name)
     base_name, version = _split_version(name)

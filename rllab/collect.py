@@ -211,7 +211,7 @@ class EnvCollector:
 
     def _final(self, infos: dict[str, Any], row: int, hidden: Tensor | None) -> tuple[Nested, Tensor | None]:
         """The true last observation of a cut episode, and the recurrent state that led to it."""
-        return infos["final_obs"][row], None if hidden is None else hidden[row]
+        return map_nested(standard, infos["final_obs"][row]), None if hidden is None else hidden[row]
 
     def _final_values(
         self, policy: ActorCritic, finals: list[tuple[int, int, Nested, Tensor | None]]
@@ -219,7 +219,7 @@ class EnvCollector:
         """Values of all cut episodes' last observations in one pass, and where in the rollout they belong."""
         rows, columns, observations, hidden = zip(*finals, strict=True)
         column = (slice(None), None) if policy.rows else ()
-        stacked = map_nested(lambda *leaves: standard(np.stack(leaves))[column], observations[0], *observations[1:])
+        stacked = map_nested(lambda *leaves: np.stack(leaves)[column], observations[0], *observations[1:])
         batch = Batch(
             observations=map_nested(torch.from_numpy, stacked),
             actions=torch.empty(0),

@@ -1,5 +1,6 @@
 """One configuration for Python, the command line and `config.json`: environment, policy, agent, loop."""
 
+import contextlib
 import dataclasses
 import json
 import tomllib
@@ -11,9 +12,11 @@ from difflib import get_close_matches
 from importlib import resources
 from typing import Any
 
+import gymnasium
+
 from envs.errors import RllabError
 from envs.make import EnvConfig
-from envs.registry import family_name
+from envs.registry import family_name, find_spec
 from rllab.agents import CONFIGS, AgentConfig
 from rllab.policies import PolicyConfig
 from rllab.train import LoopConfig
@@ -107,6 +110,9 @@ def configure(agent: str, env: str, settings: Mapping[str, Any] | None = None, *
 def preset_for(agent: str, env: str) -> dict[str, Any]:
     """The tuned settings of an agent for an environment: its family's, then its own; empty if there are none."""
     known = presets(agent)
+    if env not in gymnasium.registry:
+        with contextlib.suppress(RllabError):  # unknown, or its package is missing: said when it is made
+            env = find_spec(env).id
     return {**known.get(family_name(env), {}), **known.get(env, {})}
 
 

@@ -29,7 +29,7 @@ def command(argv: Sequence[str]) -> int:
     wanted = arguments.filter.lower()
     rows = []
     for environment in list_environments():
-        if arguments.preset and environment.family == ATARI.name:
+        if arguments.preset and not wanted and environment.family == ATARI.name:
             continue  # a line for all of them stands below
         agents = ", ".join(agent for agent in CONFIGS if preset_for(agent, environment.id))
         matches = wanted in environment.id.lower() or wanted in environment.family.lower()

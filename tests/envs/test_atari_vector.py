@@ -9,7 +9,7 @@ import pytest
 import envs.atari_vector
 from envs.atari import MAX_FRAMES, PROTOCOLS, dress, emulator_arguments
 from envs.errors import RllabError
-from envs.make import EnvConfig
+from envs.make import EnvConfig, make_vector, reset
 from envs.registry import find_spec
 
 pytest.importorskip("ale_py")
@@ -93,6 +93,39 @@ def test_a_game_that_is_cut_is_truncated_and_its_final_observation_kept() -> Non
         if step % 20 == 0:
             assert all(infos["final_obs"][row][:-1].max() > 0 for row in range(2))
             assert observations[:, :-1].max() == 0
+
+
+@pytest.mark.parametrize("vectorization", ["native", "sync"])
+def test_a_life_lost_on_the_step_that_cuts_the_game_ends_the_game(vectorization: Any) -> None:
+    """ale-py calls that step terminated and not truncated, and begins a new game in the next."""
+    if vectorization == "sync":
+        pytest.importorskip("cv2")
+    chosen = np.random.default_rng(0).integers(4, size=(150, 1))
+
+    def play(**limit: Any) -> tuple[list[Any], Any]:
+        config = EnvConfig("BreakoutNoFrameskip-v4", num_envs=1, vectorization=vectorization, **limit)
+        env = make_vector(config)
+        reset(env, 0)
+        return [(out[0].copy(), *out[1:]) for out in map(env.step, chosen)], env
+
+    uncut, _ = play()
+    lost = next(step for step, out in enumerate(uncut, start=1) if out[2][0])
+    cut, _ = play(max_episode_steps=lost)
+    observations, _, _, _, infos = cut[lost - 1]
+    assert infos["episode_over"][0]
+    assert observations[0, :-1].max() == 0  # the next game's first frame
+    assert (cut[lost][0][0, :-1] == observations[0, 1:]).all()
+
+
+def test_games_are_cut_after_as_many_actions_one_by_one_as_natively() -> None:
+    pytest.importorskip("cv2")
+    for vectorization in ("native", "sync"):
+        env = make_vector(
+            EnvConfig("BreakoutNoFrameskip-v4", num_envs=1, vectorization=vectorization, max_episode_steps=10)  # type: ignore[arg-type]
+        )
+        reset(env, 0)
+        ends = [step for step in range(1, 41) if env.step(np.array([0]))[3][0]]
+        assert ends == [10, 20, 30, 40]
 
 
 def test_the_same_seed_gives_the_same_games_and_another_seed_others() -> None:

@@ -286,3 +286,23 @@ def test_final_observations_of_nested_spaces_reach_the_critic(mode: str, kind: s
         policy = policy_for(env)
         values.append(EnvCollector(env, policy, 11).collect(policy).next_values)
     torch.testing.assert_close(values[0], values[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_double_precision_final_observation_on_its_bound_passes() -> None:
+    """Rounded to single precision, 0.7 lies below itself; a final observation is rounded as all others are."""
+
+    class OnTheBound(gymnasium.Env[Any, Any]):
+        observation_space = spaces.Box(-0.7, 0.7, (1,), np.float64)
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            super().reset(seed=seed)
+            return np.array([0.7]), {}
+
+        def step(self, action: Any) -> Any:
+            return np.array([0.7]), 0.0, False, True, {}
+
+    vector_env = vector_of("same_step", OnTheBound())
+    policy = ActorCritic(vector_env.single_observation_space, vector_env.single_action_space)
+    rollout = EnvCollector(vector_env, policy, 4).collect(policy)
+    assert rollout.truncated.all()

@@ -133,3 +133,9 @@ def test_every_game_of_atari_has_the_papers_settings(env: str) -> None:
 def test_an_environments_own_preset_comes_after_its_familys() -> None:
     assert preset_for("ppo", "Swimmer-v5") == {**preset_for("ppo", "Hopper-v5"), "discount": 0.9999}
     assert preset_for("ppo", "NoSuch-v0") == {}
+
+
+def test_a_preset_is_found_whether_or_not_the_id_says_its_version_or_module() -> None:
+    assert preset_for("ppo", "HalfCheetah") == preset_for("ppo", "HalfCheetah-v5") != {}
+    pytest.importorskip("ale_py")
+    assert preset_for("ppo", "ale_py:ALE/Pong-v5") == preset_for("ppo", "ALE/Pong-v5") != {}

@@ -63,3 +63,12 @@ def test_ppo_swings_the_pendulum_up(tmp_path: Path) -> None:
         epochs=10, learning_rate=1e-3, discount=0.9, gae_lambda=0.95,
     )  # fmt: skip
     assert rllab.evaluate(run, episodes=50, seed=1).mean > -300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["ppo", "trpo"])
+def test_the_presets_of_mujoco_balance_the_inverted_pendulum(agent: str, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    settings = {"steps": 60_000, "evaluation_every": 0, "tensorboard": False}
+    run = rllab.train(agent, "InvertedPendulum-v5", out=tmp_path / "run", quiet=True, **settings)
+    assert rllab.evaluate(run, episodes=20, seed=1).mean >= 900  # of 1000
