@@ -106,7 +106,7 @@ def test_a_life_lost_on_the_step_that_cuts_the_game_ends_the_game(vectorization:
         config = EnvConfig("BreakoutNoFrameskip-v4", num_envs=1, vectorization=vectorization, **limit)
         env = make_vector(config)
         reset(env, 0)
-        return [(out[0].copy(), *out[1:]) for out in map(env.step, chosen)], env
+        return [(*map(np.copy, out[:4]), out[4]) for out in map(env.step, chosen)], env
 
     uncut, _ = play()
     lost = next(step for step, out in enumerate(uncut, start=1) if out[2][0])

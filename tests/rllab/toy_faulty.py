@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-ID = "toy_faulty:Faulty-v0"
+ID = "toy_faulty:FaultyInTraining-v0"
 
 
 class Faulty(gymnasium.Env[Any, Any]):
@@ -39,4 +39,4 @@ class Faulty(gymnasium.Env[Any, Any]):
         return faulty.get(self.fault, observation)
 
 
-gymnasium.register("Faulty-v0", Faulty)
+gymnasium.register("FaultyInTraining-v0", Faulty)
