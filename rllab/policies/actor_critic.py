@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.errors import RllabError
 from rllab.nested import Nested, leaves_of, map_nested
 from rllab.policies.distributions import Distribution, action_family
 from rllab.policies.fast import FastActorCritic, FastEvaluation, FastMLP, FastValue
@@ -39,6 +40,8 @@ class ActorCritic(Policy):
         self.observation_space, self.action_space = observation_space, action_space
         self.family = action_family(action_space)
         self.layout = ObservationLayout(observation_space)
+        if not self.layout.images and (self.config.image_network != "nature" or self.config.precision != "float32"):
+            raise RllabError("image_network and precision are for observations that are images: leave them out here")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = ActorCriticModule(self.layout, self.family.size, self.family.is_gaussian, self.config)

@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 from synthetic import make_batch, make_policy
 
+from envs.errors import RllabError
 from rllab.frames import FrameStacks
 from rllab.policies import ActorCritic, PolicyConfig
 from rllab.policies.flat import laid_flat, shaped
@@ -117,3 +118,9 @@ def test_a_state_is_taken_over_whatever_the_network(config: PolicyConfig) -> Non
     assert not torch.equal(policies[0].flat, policies[1].flat)
     policies[1].load_state_dict(policies[0].state_dict())
     assert torch.equal(policies[0].flat, policies[1].flat)
+
+
+@pytest.mark.parametrize("config", [PolicyConfig(image_network="impala"), PolicyConfig(precision="bfloat16")])
+def test_choices_for_images_are_refused_where_there_are_none(config: PolicyConfig) -> None:
+    with pytest.raises(RllabError, match="for observations that are images"):
+        ActorCritic(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), config)
