@@ -6,6 +6,7 @@ bonus 0.01, on both sides; the peer's environments are `make_atari_env` and `Vec
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import tyro
 from common import (
@@ -41,12 +42,15 @@ class Arguments:
     """Measure our IMPALA network too."""
 
 
-def sb3_atari(game: str) -> object:
+def sb3_atari(game: str, seed: int = 0) -> Any:
     """The peer's environments as its documentation makes them."""
+    import ale_py
+    import gymnasium
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import VecFrameStack
 
-    return VecFrameStack(make_atari_env(f"{game}NoFrameskip-v4", NUM_ENVS, seed=0), 4)
+    gymnasium.register_envs(ale_py)
+    return VecFrameStack(make_atari_env(f"{game}NoFrameskip-v4", NUM_ENVS, seed=seed), 4)
 
 
 def sb3(game: str, steps: int, threads: int) -> Contender:

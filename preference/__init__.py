@@ -1,0 +1,1 @@
+"""Learning from preferences: clips, comparisons, teachers, Bradley–Terry reward models, and the loop around them."""
