@@ -56,9 +56,9 @@ class Clip:
 
     id: uuid.UUID
     arrays: Mapping[str, NDArray[Any]]
-    """`observations` `[L, *obs]` and `actions` `[L, *act]` as the environment got them, L ≥ 1 steps; where they are
-    known `next_observations` `[L, *obs]` and the environment's own `rewards` `[L]`, for synthetic teachers and
-    measures. Empty for text."""
+    """`observations` `[L, *obs]` and `actions` `[L, *act]` as the environment got them (choices counted from 0), L ≥ 1
+    steps; where they are known `next_observations` `[L, *obs]` and the environment's own `rewards` `[L]`, for synthetic
+    teachers and measures. Empty for text."""
     run: str = ""
     """The run that it was cut from."""
     policy_step: int = 0

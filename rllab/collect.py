@@ -13,6 +13,7 @@ from envs.rows import describe_row
 from envs.snapshot import capture, restore
 from rllab.checks import RolloutChecks
 from rllab.episodes import EpisodeRecorder
+from rllab.frames import FrameStacks
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
 from rllab.observations import ObservationBuffer, buffer_for, standard
@@ -60,6 +61,7 @@ class EnvCollector:
         *,
         clip_rewards: bool = False,
         check_bounds: bool = True,
+        keep_next: bool = False,
     ) -> None:
         """Reset and seed the environments.
 
@@ -70,13 +72,14 @@ class EnvCollector:
             seed: of the environments and of the actions.
             clip_rewards: the agent learns from rewards clipped to [−1, 1]; people see the environment's own.
             check_bounds: refuse observations outside the bounds of their space.
+            keep_next: give rollouts `next_observations`.
         """
         self.env, self.family, self.steps = vector_env, policy.family, rollout_steps
         self.num_rows = vector_env.num_envs
         self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
         self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))
         self.episodes = EpisodeRecorder(self.num_rows)
-        self.clip_rewards = clip_rewards
+        self.clip_rewards, self.keep_next = clip_rewards, keep_next
         self.stacked = "frame_stack" in vector_env.metadata
         self.check = RolloutChecks(
             vector_env.single_observation_space, check_bounds, lambda row: describe_row(vector_env, row)
@@ -105,6 +108,7 @@ class EnvCollector:
         masks = None if self._mask is None else np.ones((rows, steps + 1, self._mask.shape[1]), bool)
         hidden = first_hidden = self._hidden
         finals: list[tuple[int, int, Nested, Tensor | None]] = []
+        lasts: list[tuple[int, int, Nested]] = []
         noise = self.family.draw_noise(self.generator, (steps, rows))
         start = self._previous_start
 
@@ -124,6 +128,8 @@ class EnvCollector:
                 start = ended | cut
                 if cut.any():
                     finals += [(n, t, *self._final(infos, n, hidden)) for n in np.flatnonzero(cut & ~ended).tolist()]
+                if self.keep_next and start.any():
+                    lasts += [(n, t, self._final(infos, n, None)[0]) for n in np.flatnonzero(start).tolist()]
             elif hidden is not None or self.stacked:
                 # A column after an episode's end only resets: the one after it begins the new episode.
                 start = self._previous_done if t == 0 else terminated[:, t - 1] | truncated[:, t - 1]
@@ -138,9 +144,12 @@ class EnvCollector:
         self._hidden, self._mask = hidden, mask
         if masks is not None:
             masks[:, steps] = mask
-        return self._finish(
+        rollout = self._finish(
             policy, buffer, actions, rewards, terminated, truncated, overs, masks, first_hidden, finals
         )  # fmt: skip
+        if self.keep_next:
+            rollout = rollout.replace(next_observations=following(buffer.finish(), lasts))
+        return rollout.to(policy.device)
 
     def _finish(
         self, policy: ActorCritic, buffer: ObservationBuffer, actions: NDArray[Any], rewards: NDArray[np.float64],
@@ -194,7 +203,7 @@ class EnvCollector:
             hidden=hidden,
             episode_returns=returns,
             episode_lengths=lengths,
-        ).to(policy.device)
+        )
 
     def _columns(self, done: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which columns exist `[N, T]`, and which of the T + 1 observations begin an episode."""
@@ -295,6 +304,19 @@ def evaluate_rows(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
         ]
         log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
         return log_probs.view(shape).cpu(), values.view(shape).cpu()
+
+
+def following(observations: Nested, lasts: list[tuple[int, int, Nested]]) -> Nested:
+    """Each step's next observation `[N, T, *obs]`, from T + 1 columns of them and the last ones of ended episodes."""
+
+    def shifted(leaf: Any) -> Tensor:
+        dense: Tensor = leaf.pixels() if isinstance(leaf, FrameStacks) else leaf
+        return dense[:, 1:].clone()
+
+    result = map_nested(shifted, observations)
+    for row, column, last in lasts:
+        map_nested(lambda leaf, new, at=(row, column): leaf.__setitem__(at, torch.as_tensor(new)), result, last)
+    return result
 
 
 def _named(observations: Nested) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class TrainConfig:
             return TrainConfig(
                 agent=kind(**document["agent"]),
                 env=EnvConfig(**document["env"]),
-                policy=PolicyConfig(**_with_tuples(document["policy"])),
+                policy=PolicyConfig(**with_tuples(document["policy"])),
                 loop=LoopConfig(**document["loop"]),
                 seed=document["seed"],
                 device=document["device"],
@@ -156,5 +156,6 @@ def _describe(expected: Any) -> str:
     return names.get(expected, str(expected))
 
 
-def _with_tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments from a JSON object, which knows lists alone."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}

@@ -123,6 +123,8 @@ class Rollout:
     starts: Tensor | None = None
     hidden: Tensor | None = None
     """As in `Batch`."""
+    next_observations: Nested | None = None
+    """`[N, T, *obs]`: each step's true next observation, an episode's last one included, where it was asked for."""
     episode_returns: np.ndarray | None = None
     episode_lengths: np.ndarray | None = None
     """Raw returns and lengths of the episodes that ended in this rollout, in the order they ended."""

@@ -1,6 +1,22 @@
-"""How parameters lie in a policy's flat buffer: in order, convolutions' channels last, as their kernels want them."""
+"""How parameters lie in one flat buffer: in order, convolutions' channels last, as their kernels want them."""
 
-from torch import Tensor
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def flatten_parameters(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """One leaf `[P]` with every parameter's numbers, and its gradient, of which the parameters become views."""
+    flat = torch.cat([laid_flat(parameter.detach()) for parameter in parameters]).requires_grad_()
+    flat.grad = torch.zeros_like(flat)
+    offset = 0
+    for parameter in parameters:
+        piece = slice(offset, offset + parameter.numel())
+        parameter.data = shaped(flat.detach()[piece], parameter)
+        parameter.grad = shaped(flat.grad[piece], parameter)
+        offset += parameter.numel()
+    return flat
 
 
 def laid_flat(parameter: Tensor) -> Tensor:

@@ -89,6 +89,16 @@ class ObservationLayout:
         leaves = [leaf.reshape(*leaf.shape[:leading], -1).float() for leaf in leaves]
         return torch.cat(leaves, dim=-1) if len(leaves) > 1 else (leaves[0] if leaves else None)
 
+    def one_hot_choices(self, observations: Nested, leading: int) -> list[Tensor]:
+        """Every choice of the choice leaves, one-hot float32 `[..., options]`."""
+        features: list[Tensor] = []
+        for path, sizes, starts in self.choices:
+            chosen: Tensor = leaf_at(observations, path).long()
+            chosen = chosen.reshape(*chosen.shape[:leading], len(sizes))
+            for i, (size, start) in enumerate(zip(sizes, starts, strict=True)):
+                features.append(nn.functional.one_hot(chosen[..., i] - start, size).float())
+        return features
+
 
 class Encoder(nn.Module):
     """Observations `[..., *obs]` to features `[..., size]`: numbers normalised, choices one-hot, images convolved."""
@@ -111,11 +121,7 @@ class Encoder(nn.Module):
         numbers = self.layout.flat_numbers(observations, leading)
         if numbers is not None:
             features.append(numbers if normaliser is None else normaliser(numbers))
-        for path, sizes, starts in self.layout.choices:
-            chosen: Tensor = leaf_at(observations, path).long()
-            chosen = chosen.reshape(*chosen.shape[:leading], len(sizes))
-            for i, (size, start) in enumerate(zip(sizes, starts, strict=True)):
-                features.append(nn.functional.one_hot(chosen[..., i] - start, size).float())
+        features += self.layout.one_hot_choices(observations, leading)
         for (path, _, _), encoder in zip(self.layout.images, self.images, strict=True):
             features.append(encoder(leaf_at(observations, path), leading))
         return torch.cat(features, dim=-1) if len(features) > 1 else features[0]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from envs.normalise import RewardScaling
 from rllab.policies.distributions import Distribution
 from rllab.policies.fast import FastActorCritic
-from rllab.policies.flat import laid_flat, shaped
+from rllab.policies.flat import flatten_parameters, laid_flat, shaped
 from rllab.rollout import Batch, Rollout
 
 
@@ -58,15 +58,8 @@ class Policy(ABC):
         self._actor = [p for p in module.parameters() if id(p) not in of_critic]
         ordered = self._actor + [p for p in module.parameters() if id(p) in of_critic]
         self.actor_size = sum(p.numel() for p in self._actor)
-        self.flat = torch.cat([laid_flat(p.detach()) for p in ordered]).requires_grad_()
+        self.flat = flatten_parameters(ordered)
         """Every parameter, `[P]`; `flat.grad` holds every gradient."""
-        self.flat.grad = torch.zeros_like(self.flat)
-        offset = 0
-        for parameter in ordered:
-            piece = slice(offset, offset + parameter.numel())
-            parameter.data = shaped(self.flat.detach()[piece], parameter)
-            parameter.grad = shaped(self.flat.grad[piece], parameter)
-            offset += parameter.numel()
 
     @abstractmethod
     def distribution(self, parameters: Tensor, action_mask: Tensor | None = None) -> Distribution:

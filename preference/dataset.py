@@ -1,0 +1,152 @@
+"""Comparisons as arrays to learn from: clips stacked and padded, who learns from which, and what is held out."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import RllabError
+from preference.comparisons import Clip
+
+STEP_ARRAYS = ("observations", "actions", "next_observations")
+"""The arrays of a clip that a reward model may read."""
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """C clips as arrays of L columns; shorter ones end in columns that do not exist."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    """Each `[C, L, *shape]`."""
+    valid: NDArray[np.bool_]
+    """`[C, L]`"""
+
+    @staticmethod
+    def of(clips: Sequence[Clip], names: Sequence[str] = STEP_ARRAYS) -> "ClipBatch":
+        """Stack clips, padding with zeros.
+
+        Raises RllabError if they do not fit together.
+        """
+        lengths = np.array([clip.length for clip in clips])
+        valid = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        present = [name for name in names if all(name in clip.arrays for clip in clips)]
+        return ClipBatch({name: _stacked(clips, name, valid) for name in present}, valid)
+
+
+def _stacked(clips: Sequence[Clip], name: str, valid: NDArray[np.bool_]) -> NDArray[Any]:
+    like = clips[0].arrays[name]
+    stacked = np.zeros((*valid.shape, *like.shape[1:]), like.dtype)
+    for i, clip in enumerate(clips):
+        array = clip.arrays[name]
+        if array.shape[1:] != like.shape[1:]:
+            raise RllabError(
+                f"clips of one environment are needed: the {name} of clip {clip.id} have the shape {array.shape[1:]}, "
+                f"and those of clip {clips[0].id} {like.shape[1:]}"
+            )
+        stacked[i, : len(array)] = array
+    return stacked
+
+
+class ComparisonData:
+    """Comparisons that a reward model learns from, in the order they came.
+
+    Each member of an ensemble is given a comparison as often as a Poisson variable of mean 1 says, drawn once when it
+    comes. As the set grows this becomes the paper's sampling with replacement (Oza & Russell 2001, "Online Bagging and
+    Boosting"), and an answer weighs the same in every fit.
+
+    A share of the comparisons is held out, by clip: pairs that share a clip, even by way of others, are on one side.
+    """
+
+    def __init__(
+        self, members: int, generator: np.random.Generator, *, held_out: float = 0.2, bootstrap: bool = True
+    ) -> None:
+        """`held_out`: share of the comparisons; `bootstrap`: resample for each of several members."""
+        if not 0 <= held_out < 1:
+            raise RllabError(f"held_out must lie in [0, 1), not {held_out}")
+        self.members, self.generator, self.share = members, generator, held_out
+        self.bootstrap = bootstrap and members > 1
+        self._clips: dict[uuid.UUID, int] = {}
+        self.clips: list[Clip] = []
+        self.pairs: list[tuple[int, int]] = []
+        """Indices into `clips`."""
+        self.preferences: list[float] = []
+        """μ(1)"""
+        self._counts: list[NDArray[np.float32]] = []
+        self._held_out: list[bool] = []
+        """As drawn; whether a pair is held out in the end is also a matter of the pairs it shares clips with."""
+        self._batch: ClipBatch | None = None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def add(self, first: Clip, second: Clip, preference: float) -> None:
+        """Take a comparison in; μ = ½ is a tie."""
+        self.pairs.append((self._index(first), self._index(second)))
+        self.preferences.append(preference)
+        counts = self.generator.poisson(1.0, self.members) if self.bootstrap else np.ones(self.members)
+        self._counts.append(counts.astype(np.float32))
+        self._held_out.append(bool(self.generator.random() < self.share))
+
+    def remove(self, index: int) -> None:
+        """Forget a comparison (somebody changed their mind); its clips stay."""
+        for items in (self.pairs, self.preferences, self._counts, self._held_out):
+            del items[index]
+
+    def _index(self, clip: Clip) -> int:
+        if clip.id not in self._clips:
+            self._clips[clip.id] = len(self.clips)
+            self.clips.append(clip)
+            self._batch = None
+        return self._clips[clip.id]
+
+    @property
+    def batch(self) -> ClipBatch:
+        """The clips as arrays."""
+        if self._batch is None:
+            self._batch = ClipBatch.of(self.clips)
+        return self._batch
+
+    def held_out(self) -> NDArray[np.bool_]:
+        """Bool `[P]`. A group of pairs that share clips is held out only if its first pair was drawn to be."""
+        group = list(range(len(self.clips)))
+
+        def root(clip: int) -> int:
+            while group[clip] != clip:
+                group[clip] = clip = group[group[clip]]
+            return clip
+
+        for first, second in self.pairs:
+            group[root(first)] = root(second)
+        side: dict[int, bool] = {}
+        for (first, _), drawn in zip(self.pairs, self._held_out, strict=True):
+            side.setdefault(root(first), drawn)
+        return np.array([side[root(first)] for first, _ in self.pairs], bool)
+
+    def counts(self) -> NDArray[np.float32]:
+        """`[E, P]`: how often each member is given each comparison."""
+        return np.stack(self._counts, axis=1) if self._counts else np.empty((self.members, 0), np.float32)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was drawn and decided; the clips by their ids alone, since they lie in the store."""
+        return {
+            "clips": [str(clip.id) for clip in self.clips],
+            "pairs": np.array(self.pairs, np.int64).reshape(-1, 2),
+            "preferences": np.array(self.preferences),
+            "counts": self.counts(),
+            "held_out": np.array(self._held_out, bool),
+            "generator": self.generator.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], clips: Sequence[Clip]) -> None:
+        """Take over what `state_dict` gave; `clips` are those that it names, in order."""
+        self.clips = list(clips)
+        self._clips = {clip.id: i for i, clip in enumerate(self.clips)}
+        self._batch = None
+        self.pairs = [(int(a), int(b)) for a, b in state["pairs"]]
+        self.preferences = [float(value) for value in state["preferences"]]
+        self._counts = list(np.array(state["counts"]).T.copy())
+        self._held_out = [bool(value) for value in state["held_out"]]
+        self.generator.bit_generator.state = state["generator"]

@@ -1,0 +1,314 @@
+"""Fitting a reward model to comparisons: minibatches of pairs, all members at once, L2 adapted to the held-out loss."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.errors import RllabError
+from preference import bradley_terry
+from preference.dataset import ClipBatch, ComparisonData
+from preference.reward_model import Features, RewardModel
+from rllab.agents.adam import Adam, NumpyAdam, TorchAdam
+from rllab.agents.optimizer import require_finite
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the reward model is fitted."""
+
+    fit_epochs: int = 50
+    """Passes over the comparisons each time it is fitted; it goes on from where it was."""
+    fit_batch_size: int = 32
+    """Pairs of a minibatch."""
+    fit_learning_rate: float = 1e-3
+    """Step size of Adam."""
+    answer_noise: float | None = None
+    """ε, the share of answers taken to be random (section 2.2.3); None: 0.1 for people, 0 for an exact teacher."""
+    held_out: float = 0.2
+    """Share of the comparisons, by clip, that the model is only measured on."""
+    bootstrap: bool = True
+    """Resample the comparisons for each member of an ensemble."""
+    l2: float = 1e-4
+    """λ of λ/2·‖w‖², at first."""
+    l2_adapt: bool = True
+    """Adapt λ so that the held-out loss stays between 1.1 and 1.5 times the training loss (appendix A)."""
+
+    def __post_init__(self) -> None:
+        if self.fit_epochs < 1 or self.fit_batch_size < 1:
+            raise RllabError("fit_epochs and fit_batch_size must be at least 1")
+        if not 0 < self.fit_learning_rate < math.inf:
+            raise RllabError(f"fit_learning_rate must be above 0 and finite, not {self.fit_learning_rate}")
+        if not 0 <= self.l2 < math.inf:
+            raise RllabError(f"l2 must be 0 (off) or more, not {self.l2}")
+        if self.answer_noise is not None:
+            bradley_terry.check_noise(self.answer_noise)
+
+
+LOWEST_RATIO, HIGHEST_RATIO = 1.1, 1.5
+"""Of held-out to training loss (Christiano et al. 2017, appendix A)."""
+L2_STEP, L2_RANGE = 1.2, (1e-7, 1.0)
+"""Factor by which λ changes after an epoch that ended outside these, and where it stops."""
+FEWEST_HELD_OUT = 10
+"""Held-out pairs below which their loss is too uncertain to adapt anything to."""
+
+
+class Fitter:
+    """Fits a reward model, again and again as comparisons come; its state is Adam's moments and λ."""
+
+    def __init__(
+        self, model: RewardModel, config: FitConfig, generator: np.random.Generator, *, noise: float = 0.0
+    ) -> None:
+        """`generator` shuffles the pairs; `noise` is ε where the configuration leaves it open."""
+        self.model, self.config, self.generator = model, config, generator
+        self.noise = noise if config.answer_noise is None else config.answer_noise
+        self.l2 = config.l2
+        implementation = TorchAdam if model.fast is None else NumpyAdam
+        self.adam: Adam = implementation(model.flat, config.fit_learning_rate, 1e-8)
+
+    def fit(self, data: ComparisonData, epochs: int | None = None) -> dict[str, float]:
+        """Learn from all comparisons that are not held out.
+
+        Returns losses, their ratio and λ, named as metrics are.
+
+        Raises:
+            RllabError: there is nothing to learn from (no comparison, or ties alone), or the loss is not finite.
+        """
+        preferences = np.array(data.preferences, np.float32)
+        check_preferences(preferences)
+        held_out = data.held_out()
+        training = np.flatnonzero(~held_out)
+        if len(training) == 0:  # too few to hold any out
+            training, held_out = np.arange(len(preferences)), np.zeros(len(preferences), bool)
+        pairs, counts = np.array(data.pairs), data.counts()
+        batch = self._prepared(data.batch)
+        losses = [math.nan, math.nan]
+        self.model.module.train()
+        try:
+            for _ in range(self.config.fit_epochs if epochs is None else epochs):
+                total = weight = 0.0
+                for chosen in self._minibatches(training):
+                    loss, share = self._step(batch, pairs[chosen], preferences[chosen], counts[:, chosen])
+                    total, weight = total + loss * share, weight + share
+                losses = [total / max(weight, 1e-9), self._held_out_loss(batch, pairs, preferences, held_out)]
+                self._adapt(losses, int(held_out.sum()))
+        finally:
+            self.model.module.eval()
+        return {
+            "reward/training_loss": losses[0],
+            "reward/held_out_loss": losses[1],
+            "reward/loss_ratio": losses[1] / losses[0] if losses[0] > 0 else math.nan,
+            "reward/l2": self.l2,
+        }
+
+    def _prepared(self, batch: ClipBatch) -> "PreparedClips":
+        """The clips' features, computed once for all epochs."""
+        steps = {name: array.reshape(-1, *array.shape[2:]) for name, array in batch.arrays.items()}
+        features = self.model.features(steps)
+        clips, length = batch.valid.shape
+        images = None if features.images is None else features.images.reshape(clips, length, *features.images.shape[1:])
+        numbers = features.numbers.reshape(clips, length, features.numbers.shape[-1])
+        return PreparedClips(numbers, images, batch.valid)
+
+    def _minibatches(self, training: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        permuted, size = self.generator.permutation(training), self.config.fit_batch_size
+        return [permuted[start : start + size] for start in range(0, len(permuted), size)]
+
+    def _step(
+        self,
+        batch: "PreparedClips",
+        pairs: NDArray[np.int64],
+        preferences: NDArray[np.float32],
+        counts: NDArray[np.float32],
+    ) -> tuple[float, float]:
+        """One step of all members; returns the mean loss of a member's comparison, and their number."""
+        share = float(counts.sum())
+        # A member's loss is the mean over the comparisons it is given; members do not share weights, so they add up.
+        weights = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        if self.model.fast is not None:
+            loss = self._fast_gradient(batch, pairs, preferences, weights)
+        else:
+            loss = self._gradient(batch, pairs, preferences, weights)
+        gradient = self.model.flat.grad
+        assert gradient is not None
+        if self.l2:
+            gradient.add_(self.model.flat.detach(), alpha=self.l2)
+        require_finite(loss, self.adam.gradient_norm())
+        self.adam.step()
+        return loss / self.model.members, share
+
+    def _gradient(
+        self,
+        batch: "PreparedClips",
+        pairs: NDArray[np.int64],
+        preferences: NDArray[np.float32],
+        weights: NDArray[np.float32],
+    ) -> float:
+        """The loss, and its gradient in the buffer: the definition."""
+        assert self.model.flat.grad is not None
+        self.model.flat.grad.zero_()
+        difference = self._differences(batch, pairs)
+        losses = bradley_terry.cross_entropy(
+            difference, torch.from_numpy(preferences).expand_as(difference), self.noise
+        )
+        loss = (losses * torch.from_numpy(weights)).sum()
+        # By way of the flat buffer's views, into which autograd adds.
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _differences(self, batch: "PreparedClips", pairs: NDArray[np.int64]) -> torch.Tensor:
+        """Σ r̂(σ¹) − Σ r̂(σ²) `[E, B]` of pairs `[B, 2]`."""
+        clips = pairs.T.reshape(-1)
+        features, valid = batch.steps(clips)
+        rewards = self.model.raw(features).view(self.model.members, 2, len(pairs), -1)
+        returns = (rewards * torch.from_numpy(valid).view(2, len(pairs), -1)).sum(-1)
+        return returns[:, 0] - returns[:, 1]
+
+    def _fast_gradient(
+        self,
+        batch: "PreparedClips",
+        pairs: NDArray[np.int64],
+        preferences: NDArray[np.float32],
+        weights: NDArray[np.float32],
+    ) -> float:
+        """As `_gradient`, by hand."""
+        fast = self.model.fast
+        assert fast is not None
+        features, valid = batch.steps(pairs.T.reshape(-1))
+        returns, remembered = fast.returns(features.numbers, valid)
+        half = len(pairs)
+        difference = returns[:, :half] - returns[:, half:]
+        losses, slope = _cross_entropy(difference, preferences, self.noise)
+        gradient = slope * weights
+        fast.backward(np.concatenate([gradient, -gradient], axis=1), remembered)
+        return float((losses * weights).sum())
+
+    def predictions(self, batch: ClipBatch, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Σ r̂(σ¹) − Σ r̂(σ²) of every member `[E, P]` for pairs `[P, 2]` of indices into the clips."""
+        return differences(self.model, self._prepared(batch), pairs)
+
+    def _held_out_loss(
+        self,
+        batch: "PreparedClips",
+        pairs: NDArray[np.int64],
+        preferences: NDArray[np.float32],
+        held_out: NDArray[np.bool_],
+    ) -> float:
+        """Mean loss of a member's held-out comparison; NaN if there is none."""
+        if not held_out.any():
+            return math.nan
+        self.model.module.eval()
+        difference = differences(self.model, batch, pairs[held_out])
+        self.model.module.train()
+        losses, _ = _cross_entropy(difference, preferences[held_out], self.noise)
+        return float(losses.mean())
+
+    def _adapt(self, losses: list[float], held_out: int) -> None:
+        if not self.config.l2_adapt or self.l2 == 0 or held_out < FEWEST_HELD_OUT or losses[0] <= 0:
+            return
+        ratio = losses[1] / losses[0]
+        if ratio > HIGHEST_RATIO:
+            self.l2 = min(self.l2 * L2_STEP, L2_RANGE[1])
+        elif ratio < LOWEST_RATIO:
+            self.l2 = max(self.l2 / L2_STEP, L2_RANGE[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adam's moments, λ, and the random generator."""
+        return {"adam": self.adam.state_dict(), "l2": self.l2, "generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.adam.load_state_dict(state["adam"])
+        self.l2 = float(state["l2"])
+        self.generator.bit_generator.state = state["generator"]
+
+
+FEWEST_ONE_SIDED = 20
+"""Comparisons that all prefer the same side are not chance any more (2⁻¹⁹) from so many on."""
+
+
+def check_preferences(preferences: NDArray[np.float32]) -> None:
+    """Raise RllabError if nothing can be learnt from these μ(1) `[P]`."""
+    count = len(preferences)
+    if count == 0:
+        raise RllabError("there is no comparison to learn a reward from: label some pairs first")
+    if (preferences == 0.5).all():
+        raise RllabError(f"all {count} comparisons are ties, from which no reward can be learnt: ask about other pairs")
+    sided = preferences[preferences != 0.5]
+    if len(sided) >= FEWEST_ONE_SIDED and (sided == sided[0]).all():
+        side = "first" if sided[0] == 1 else "second"
+        raise RllabError(
+            f"all {len(sided)} comparisons prefer the {side} clip, so they tell the side that was clicked and not the "
+            "clips apart: put the clips in random order and label again"
+        )
+
+
+@dataclass(frozen=True)
+class PreparedClips:
+    """Features of C clips of L columns."""
+
+    numbers: NDArray[np.float32]
+    """`[C, L, F]`"""
+    images: NDArray[np.uint8] | None
+    """`[C, L, *image]`"""
+    valid: NDArray[np.bool_]
+    """`[C, L]`"""
+
+    def steps(self, clips: NDArray[np.int64]) -> tuple[Features, NDArray[np.bool_]]:
+        """The steps of some clips, `[B·L, …]`, and which exist, `[B, L]`."""
+        numbers = self.numbers[clips].reshape(len(clips) * self.valid.shape[1], self.numbers.shape[-1])
+        images = None if self.images is None else self.images[clips].reshape(-1, *self.images.shape[2:])
+        return Features(numbers, images), self.valid[clips]
+
+
+_CHUNK = 128
+"""Clips at a time where nothing needs gradients."""
+
+
+def differences(model: RewardModel, batch: PreparedClips, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Σ r̂(σ¹) − Σ r̂(σ²) of every member `[E, P]`, each clip passed through the networks once."""
+    used, inverse = np.unique(pairs, return_inverse=True)
+    returns = clip_returns(model, batch, used)[:, inverse.reshape(pairs.shape)]
+    result: NDArray[np.float32] = returns[..., 0] - returns[..., 1]
+    return result
+
+
+def clip_returns(model: RewardModel, batch: PreparedClips, clips: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Σ r̂(σ) of every member `[E, C]`."""
+    returns = np.empty((model.members, len(clips)), np.float32)
+    chunk = _CHUNK if batch.images is None else _CHUNK // 16
+    with torch.no_grad():
+        for start in range(0, len(clips), chunk):
+            piece = slice(start, start + chunk)
+            features, valid = batch.steps(clips[piece])
+            if model.fast is not None:
+                returns[:, piece] = model.fast.returns(features.numbers, valid)[0]
+            else:
+                rewards = model.raw(features).numpy().reshape(model.members, *valid.shape)
+                returns[:, piece] = (rewards * valid).sum(axis=-1)
+    return returns
+
+
+def _cross_entropy(
+    difference: NDArray[np.float32], preferences: NDArray[np.float32], noise: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The loss of every comparison `[E, B]` as `bradley_terry.cross_entropy` has it, and its slope in `difference`."""
+    if noise == 0:
+        # softplus(−d)·μ + softplus(d)·(1 − μ), whose slope is σ(d) − μ
+        magnitude = np.log1p(np.exp(-np.abs(difference)))
+        losses = magnitude + np.maximum(difference, 0) - difference * preferences
+        return losses, _sigmoid(difference) - preferences
+    d = torch.from_numpy(difference).requires_grad_()
+    losses_ = bradley_terry.cross_entropy(d, torch.from_numpy(preferences).expand_as(d), noise)
+    losses_.sum().backward()  # type: ignore[no-untyped-call]
+    assert d.grad is not None
+    return losses_.detach().numpy(), d.grad.numpy()
+
+
+def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    half: NDArray[np.float32] = 0.5 * np.tanh(0.5 * x) + 0.5
+    return half
