@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from envs.registry import ATARI, family_of
+from envs.termination import TerminationName, with_termination
 
 ProtocolName = Literal["auto", "mnih2015", "machado2018", "none"]
 
@@ -157,17 +158,24 @@ def emulator_arguments(config: AtariConfig, protocol: AtariProtocol) -> dict[str
 
 
 def dress(
-    env: gymnasium.Env[Any, Any], protocol: AtariProtocol, max_frames: int = MAX_FRAMES
+    env: gymnasium.Env[Any, Any],
+    protocol: AtariProtocol,
+    max_frames: int = MAX_FRAMES,
+    termination: TerminationName = "episode",
 ) -> gymnasium.Env[Any, Any]:
     """One game in Gymnasium's wrappers, made with `emulator_arguments`: slower than ale-py's vector environment, but it
-    can be drawn, takes every argument of the emulator, and its state can be read."""
+    can be drawn, takes every argument of the emulator, and its state can be read.
+
+    With termination `restart` neither lives nor games end anything: a new game's first frame is stacked upon the last
+    game's, and `max_frames` counts over all of them.
+    """
     from gymnasium.wrappers import AtariPreprocessing
 
     # Its own `terminal_on_life_loss` would begin a new game after every life.
     env = AtariPreprocessing(env, noop_max=protocol.most_noops, frame_skip=FRAME_SKIP, screen_size=SIZE)
-    env = FrameStack(env, max_frames // FRAME_SKIP)
+    env = FrameStack(with_termination(env, termination), max_frames // FRAME_SKIP)
     env.metadata = {**env.metadata, "render_fps": FRAMES_A_SECOND / FRAME_SKIP}
-    return LivesAsEpisodes(env) if protocol.lives_are_episodes else env
+    return LivesAsEpisodes(env) if protocol.lives_are_episodes and termination == "episode" else env
 
 
 class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -33,7 +33,7 @@ class AtariVector(VectorEnv[Any, Any, Any]):
 
     def __init__(
         self, game: str, num_envs: int, protocol: AtariProtocol, *, max_frames: int, full_action_space: bool = False,
-        threads: int = 0,
+        threads: int = 0, pictures: bool = False,
     ) -> None:  # fmt: skip
         """Load the emulators.
 
@@ -44,6 +44,8 @@ class AtariVector(VectorEnv[Any, Any, Any]):
             max_frames: a game is cut after so many, a multiple of `FRAME_SKIP`; its no-ops do not count.
             full_action_space: all 18 actions of the console rather than those that the game heeds.
             threads: that emulate; 0: one for each core.
+            pictures: observations are what a person sees, `[N, 1, 210, 160, 3]` in colour. A snapshot of the usual kind
+                is then restored without a check, so that its games can be looked at.
 
         Raises:
             RllabError: there is no such ROM.
@@ -59,12 +61,13 @@ class AtariVector(VectorEnv[Any, Any, Any]):
         self.emulators = AtariVectorEnv(
             game, num_envs, num_threads=threads, max_num_frames_per_episode=max_frames,
             repeat_action_probability=protocol.sticky, full_action_space=full_action_space,
-            img_height=SIZE, img_width=SIZE, grayscale=True, stack_num=STACK, frameskip=FRAME_SKIP, maxpool=True,
+            img_height=210 if pictures else SIZE, img_width=160 if pictures else SIZE, grayscale=not pictures,
+            stack_num=1 if pictures else STACK, frameskip=FRAME_SKIP, maxpool=True,
             noop_max=protocol.most_noops + 1, use_fire_reset=False,  # it draws from 0 to noop_max − 1
             episodic_life=False, life_loss_info=protocol.lives_are_episodes,  # the former begins a new game each time
             reward_clipping=False, autoreset_mode=AutoresetMode.NEXT_STEP,
         )  # fmt: skip
-        self.num_envs = num_envs
+        self.num_envs, self.pictures = num_envs, pictures
         self.single_observation_space = self.emulators.single_observation_space
         self.single_action_space = self.emulators.single_action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -132,6 +135,11 @@ class AtariVector(VectorEnv[Any, Any, Any]):
         observations: Bytes = self.emulators.reset(seed=seeds[rows], options={"reset_mask": rows})[0]
         return observations
 
+    @property
+    def observations(self) -> Bytes:
+        """What the last step, reset or restored snapshot left, `[N, …]`."""
+        return self._observations
+
     def get_snapshot(self) -> dict[str, Any]:
         """Seeds, actions, generators, and by what to know that the repetition has arrived."""
         return {
@@ -173,6 +181,9 @@ class AtariVector(VectorEnv[Any, Any, Any]):
         if longest and (wait == longest).any():
             observations = self._begin(wait == longest, self._seeds)
 
+        self._observations = observations
+        if self.pictures:
+            return {}
         astray = [row for row in self._rows if zlib.crc32(observations[row].tobytes()) != snapshot["checks"][row]]
         if astray:
             chosen = np.isin(self._rows, astray)

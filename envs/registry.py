@@ -3,12 +3,14 @@
 import difflib
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from envs.errors import RllabError
 
@@ -120,6 +122,22 @@ def find_spec(id: str) -> EnvSpec:
     nearest = elsewhere or _nearest_ids(name)
     hint = f" Did you mean {', '.join(nearest)}?" if nearest else " `rllab envs` lists what there is."
     raise RllabError(f"There is no environment '{id}'.{hint}")
+
+
+def constructor_arguments(spec: EnvSpec) -> list[str]:
+    """Names of what an environment's constructor takes, but for the render mode.
+
+    Raises:
+        ImportError: the package that provides it is missing.
+    """
+    entry_point: Any = spec.entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return [
+        parameter.name
+        for parameter in inspect.signature(creator).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name != "render_mode"
+    ]
 
 
 def list_environments() -> list[EnvironmentInfo]:

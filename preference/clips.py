@@ -26,8 +26,9 @@ def clip_length(fps: float, seconds: float = CLIP_SECONDS) -> int:
 class ClipCutter:
     """Cuts rollouts into clips, going on where the one before ended.
 
-    Every step of an episode gets into a clip. Clips have L steps and do not overlap, but for an episode's last one, which
-    reaches back to have L steps too; an episode shorter than L is one shorter clip. Columns that only reset are no steps.
+    Every step of an episode gets into a clip. Clips have L steps and do not overlap, but for an episode's last one,
+    which reaches back to have L steps too; an episode shorter than L is one shorter clip. Columns that only reset are
+    no steps.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class Clip:
     """How many steps the policy that played it had trained for."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON about where it comes from; for text: `prompt` and `response`."""
-    created: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.time, compare=False)
     """Seconds since 1970."""
 
     @property
@@ -89,7 +89,7 @@ class Pair:
     """Higher ones are asked first; among equals the older."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON, such as the ensemble's disagreement when it was chosen, or which pair it repeats."""
-    created: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Answer:
     """Between question and answer."""
     supersedes: uuid.UUID | None = None
     """The answer that this one stands in place of."""
-    created: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True)

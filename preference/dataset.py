@@ -74,6 +74,7 @@ class ComparisonData:
         """Indices into `clips`."""
         self.preferences: list[float] = []
         """μ(1)"""
+        self.keys: list[str] = []
         self._counts: list[NDArray[np.float32]] = []
         self._held_out: list[bool] = []
         """As drawn; whether a pair is held out in the end is also a matter of the pairs it shares clips with."""
@@ -82,18 +83,23 @@ class ComparisonData:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def add(self, first: Clip, second: Clip, preference: float) -> None:
-        """Take a comparison in; μ = ½ is a tie."""
+    def add(self, first: Clip, second: Clip, preference: float, key: str = "") -> None:
+        """Take a comparison in; μ = ½ is a tie; `key` is what `remove` knows it by."""
+        self.keys.append(key)
         self.pairs.append((self._index(first), self._index(second)))
         self.preferences.append(preference)
         counts = self.generator.poisson(1.0, self.members) if self.bootstrap else np.ones(self.members)
         self._counts.append(counts.astype(np.float32))
         self._held_out.append(bool(self.generator.random() < self.share))
 
-    def remove(self, index: int) -> None:
-        """Forget a comparison (somebody changed their mind); its clips stay."""
-        for items in (self.pairs, self.preferences, self._counts, self._held_out):
+    def remove(self, key: str) -> bool:
+        """Forget a comparison, as when somebody changed their mind; whether it was there. Its clips stay."""
+        if key not in self.keys:
+            return False
+        index = self.keys.index(key)
+        for items in (self.keys, self.pairs, self.preferences, self._counts, self._held_out):
             del items[index]
+        return True
 
     def _index(self, clip: Clip) -> int:
         if clip.id not in self._clips:
@@ -133,6 +139,7 @@ class ComparisonData:
         """What was drawn and decided; the clips by their ids alone, since they lie in the store."""
         return {
             "clips": [str(clip.id) for clip in self.clips],
+            "keys": list(self.keys),
             "pairs": np.array(self.pairs, np.int64).reshape(-1, 2),
             "preferences": np.array(self.preferences),
             "counts": self.counts(),
@@ -145,6 +152,7 @@ class ComparisonData:
         self.clips = list(clips)
         self._clips = {clip.id: i for i, clip in enumerate(self.clips)}
         self._batch = None
+        self.keys = list(state["keys"])
         self.pairs = [(int(a), int(b)) for a, b in state["pairs"]]
         self.preferences = [float(value) for value in state["preferences"]]
         self._counts = list(np.array(state["counts"]).T.copy())

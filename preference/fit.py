@@ -85,7 +85,7 @@ class Fitter:
         if len(training) == 0:  # too few to hold any out
             training, held_out = np.arange(len(preferences)), np.zeros(len(preferences), bool)
         pairs, counts = np.array(data.pairs), data.counts()
-        batch = self._prepared(data.batch)
+        batch = self.prepared(data.batch)
         losses = [math.nan, math.nan]
         self.model.module.train()
         try:
@@ -105,7 +105,7 @@ class Fitter:
             "reward/l2": self.l2,
         }
 
-    def _prepared(self, batch: ClipBatch) -> "PreparedClips":
+    def prepared(self, batch: ClipBatch) -> "PreparedClips":
         """The clips' features, computed once for all epochs."""
         steps = {name: array.reshape(-1, *array.shape[2:]) for name, array in batch.arrays.items()}
         features = self.model.features(steps)
@@ -189,7 +189,7 @@ class Fitter:
 
     def predictions(self, batch: ClipBatch, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
         """Σ r̂(σ¹) − Σ r̂(σ²) of every member `[E, P]` for pairs `[P, 2]` of indices into the clips."""
-        return differences(self.model, self._prepared(batch), pairs)
+        return differences(self.model, self.prepared(batch), pairs)
 
     def _held_out_loss(
         self,
@@ -257,6 +257,20 @@ class PreparedClips:
     """`[C, L, *image]`"""
     valid: NDArray[np.bool_]
     """`[C, L]`"""
+
+    def means(self) -> NDArray[np.float32]:
+        """The mean step of each clip `[C, D]`; of images, the brightness of 4 × 4 tiles."""
+        counts = np.maximum(self.valid.sum(axis=1, keepdims=True), 1).astype(np.float32)
+        means: NDArray[np.float32] = (self.numbers * self.valid[:, :, None]).sum(axis=1) / counts
+        if self.images is None:
+            return means
+        newest = self.images[:, :, -1]  # the newest frame of each stack
+        height, width = newest.shape[2] // 4, newest.shape[3] // 4
+        tiles = (
+            newest[:, :, : 4 * height, : 4 * width].reshape(*newest.shape[:2], 4, height, 4, width).mean(axis=(3, 5))
+        )
+        tiles = tiles.reshape(*newest.shape[:2], 16) / np.float32(255)
+        return np.concatenate([means, (tiles * self.valid[:, :, None]).sum(axis=1) / counts], axis=1, dtype=np.float32)
 
     def steps(self, clips: NDArray[np.int64]) -> tuple[Features, NDArray[np.bool_]]:
         """The steps of some clips, `[B·L, …]`, and which exist, `[B, L]`."""

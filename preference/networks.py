@@ -71,16 +71,18 @@ class EnsembleCNN(nn.Module):
         super().__init__()
         self.members, self.activation = members, activation
         self.dropout = nn.Dropout2d(dropout)
-        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         channels, width = image[0], members * self.filters
-        for i, (kernel, stride) in enumerate(self.shapes):
-            groups = 1 if i == 0 else members  # every member looks at the same image
-            self.convolutions.append(nn.Conv2d(channels if i == 0 else width, width, kernel, stride, groups=groups))
-            self.norms.append(nn.BatchNorm2d(width))
+        convolutions = [
+            # Every member looks at the same image, and then at its own maps.
+            nn.Conv2d(channels if i == 0 else width, width, kernel, stride, groups=1 if i == 0 else members)
+            for i, (kernel, stride) in enumerate(self.shapes)
+        ]
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in convolutions)
         with torch.no_grad():
             maps = torch.zeros(1, *image)
-            for convolution in self.convolutions:
-                if min(maps.shape[2:]) < convolution.kernel_size[0]:
+            for convolution, (kernel, _) in zip(convolutions, self.shapes, strict=True):
+                if min(maps.shape[2:]) < kernel:
                     raise RllabError(
                         f"an image of {image[1]} × {image[2]} is too small for the reward model's convolutions, which "
                         "take 48 × 48 and more: make the environment's images larger, or read them as numbers"

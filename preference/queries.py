@@ -1,8 +1,8 @@
 """Which pairs to ask about, and when.
 
 Christiano et al. 2017, section 2.2.4: candidates are drawn, and those that the ensemble's members disagree on most are
-asked about. Beside that: entropy (Lewis & Gale 1994), coverage (k-centre greedy, Sener & Savarese 2018, algorithm 1) and
-drawing at random, alone or mixed.
+asked about. Beside that: entropy (Lewis & Gale 1994), coverage (k-centre greedy, Sener & Savarese 2018, algorithm 1)
+and drawing at random, alone or mixed.
 """
 
 import math

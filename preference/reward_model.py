@@ -105,15 +105,35 @@ class RewardModel:
 
     def features(self, arrays: Mapping[str, NDArray[Any]]) -> "Features":
         """What the networks take of clips' arrays `[..., *shape]`, numbers normalised by the present moments."""
-        numbers = self.inputs.features(
-            self.config.reads, arrays["observations"], arrays["actions"], arrays.get("next_observations")
-        )
+        numbers = self.numbers(arrays)
         if not self.inputs.image:
             return Features(self._normalised(numbers), None)
         images = _images(self.inputs, arrays["observations"])
         if self.config.reads == "observation_action_next":
             images = np.concatenate([images, _images(self.inputs, arrays["next_observations"])], axis=-3)
         return Features(numbers, images)
+
+    def numbers(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The numbers that the networks take, `[..., F]`, as they are."""
+        return self.inputs.features(
+            self.config.reads, arrays["observations"], arrays["actions"], arrays.get("next_observations")
+        )
+
+    def observe(self, numbers: NDArray[np.float32]) -> None:
+        """Take steps `[B, F]` into the moments of what it reads; its rewards stay what they were.
+
+        The change of the moments is put into the first layer, so that a model that has learnt keeps what it knows.
+        """
+        mean, deviation = self.moments.mean.copy(), np.sqrt(self.moments.variance) + 1e-8
+        self.moments.update(numbers)
+        if not isinstance(self.module, EnsembleMLP):
+            return
+        stretch = torch.from_numpy((np.sqrt(self.moments.variance) + 1e-8) / deviation).float()
+        shift = torch.from_numpy((self.moments.mean - mean) / deviation).float()
+        weight, bias = self.module.weights[0], self.module.biases[0]
+        with torch.no_grad():
+            bias.add_(torch.einsum("f,efh->eh", shift, weight).unsqueeze(1))
+            weight.mul_(stretch[:, None])
 
     def _normalised(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
         mean, deviation = self.moments.mean, np.sqrt(self.moments.variance) + 1e-8

@@ -15,6 +15,9 @@ class Callback:
     State that must survive a resume goes through `state_dict` and `load_state_dict`.
     """
 
+    def before_run(self, training: "Training") -> None:
+        """`Training.run` begins, or goes on after a resume."""
+
     def after_collect(self, training: "Training", rollout: "Rollout") -> None:
         """A rollout has been made, with the environment's own rewards; the agent has not seen it."""
 

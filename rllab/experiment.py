@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,12 @@ from rllab.evaluate import EvaluationResult, Evaluator, film
 from rllab.policies import ActorCritic
 from rllab.runs import Run, default_folder
 from rllab.threads import single_threaded
-from rllab.train import Interrupted, Training
+from rllab.train import Interrupted, RewardModel, Training
 
 EVALUATION_SEED = 0x5EED
 """Added to the run's seed, so that evaluation plays other episodes than training does."""
+RUN_KINDS = "rllab.run_kinds"
+"""Entry points: by the `kind` in a run's configuration, a function like `resume` that goes on with it."""
 VIDEO_FRAMES = 300
 """Longest video that goes into TensorBoard."""
 
@@ -84,7 +87,7 @@ def train(
         with Run.create(folder, config.to_json(), overwrite) as run:
             training.write_to(run)
             training.save()
-            return _finish(training, config, workshop)
+            return finish(training, config, workshop)
 
 
 def resume(
@@ -104,20 +107,38 @@ def resume(
     Raises:
         RllabError: no run, no good checkpoint, or the run is in use.
     """
+    kind = Run.open(path).config.get("kind")
+    if kind is not None:
+        kinds = {entry.name: entry for entry in entry_points(group=RUN_KINDS)}
+        if kind not in kinds:
+            raise RllabError(f"{path} is a run of the kind '{kind}', which nothing installed here can go on with")
+        trained: TrainedRun = kinds[kind].load()(path, steps=steps, callbacks=callbacks, quiet=quiet)
+        return trained
     with Run.open(path, lock=True) as run:
-        config = TrainConfig.from_json(run.config)
-        if steps is not None:
-            config = replace(config, loop=replace(config.loop, steps=steps))
-            run.update_config(config.to_json())
+        config = reopened(run, steps)
         with Workshop(config) as workshop:
             training = workshop.training(run, callbacks, quiet)
-            if run.checkpoints.latest() is None:  # killed before its first checkpoint
-                training.save()
-            else:
-                _, state = run.checkpoints.load("latest")
-                for sentence in training.load_state_dict(state):
-                    warnings.warn(sentence, ResumeWarning, stacklevel=2)
-            return _finish(training, config, workshop)
+            go_on(training, run)
+            return finish(training, config, workshop)
+
+
+def reopened(run: Run, steps: int | None) -> TrainConfig:
+    """The configuration of a run that is to go on; with `steps`, up to so many, which is noted in its folder."""
+    config = TrainConfig.from_json(run.config)
+    if steps is not None:
+        config = replace(config, loop=replace(config.loop, steps=steps))
+        run.update_config({**run.config, **config.to_json()})
+    return config
+
+
+def go_on(training: Training, run: Run) -> None:
+    """Bring a training to the run's latest good checkpoint, and warn of what could not be restored exactly."""
+    if run.checkpoints.latest() is None:  # killed before its first checkpoint
+        training.save()
+        return
+    _, state = run.checkpoints.load("latest")
+    for sentence in training.load_state_dict(state):
+        warnings.warn(sentence, ResumeWarning, stacklevel=3)
 
 
 Checkpoint = int | Literal["best", "latest"]
@@ -201,12 +222,20 @@ class Workshop:
         """Raise RllabError if the agent cannot cut this many environments' rollouts into its minibatches."""
         self.config.agent.check(self.config.env.num_envs, self.policy.rows)
 
-    def training(self, run: Run | None, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Training:
-        """The training loop over these parts."""
+    def training(
+        self,
+        run: Run | None,
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
+        *,
+        reward_model: RewardModel | None = None,
+        keep_next: bool = False,
+    ) -> Training:
+        """The training loop over these parts; `keep_next` as in `EnvCollector`."""
         config = self.config
         collector = EnvCollector(
             self.vector_env, self.policy, config.agent.rollout_steps, config.seed,
-            clip_rewards=clips_rewards(config.env), check_bounds=checks_bounds(config.env),
+            clip_rewards=clips_rewards(config.env), check_bounds=checks_bounds(config.env), keep_next=keep_next,
         )  # fmt: skip
         if config.loop.evaluation_every:
             seed = config.seed + EVALUATION_SEED
@@ -215,8 +244,8 @@ class Workshop:
                 deterministic=config.loop.evaluation_deterministic,
             )  # fmt: skip
         return Training(
-            collector, self.policy, self.agent, config.loop, run=run, evaluate=self.evaluator, film=self._film,
-            callbacks=callbacks, quiet=quiet,
+            collector, self.policy, self.agent, config.loop, run=run, reward_model=reward_model,
+            evaluate=self.evaluator, film=self._film, callbacks=callbacks, quiet=quiet,
         )  # fmt: skip
 
     def _film(self, policy: Any) -> bytes:
@@ -235,7 +264,8 @@ class Workshop:
             self.evaluator.close()
 
 
-def _finish(training: Training, config: TrainConfig, workshop: Workshop) -> TrainedRun:
+def finish(training: Training, config: TrainConfig, workshop: Workshop) -> TrainedRun:
+    """Run the loop to its end."""
     training.run()
     assert training.run_folder is not None
     return TrainedRun(

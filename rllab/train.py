@@ -146,6 +146,11 @@ class Training:
         """End training after the current update, as if its steps were done."""
         self.stop_reason = reason
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked for an end; long work beside the loop looks here now and then."""
+        return self._signal is not None
+
     def note(self, message: str) -> None:
         """Tell a person something, above the progress line."""
         if self._progress is not None:
@@ -165,6 +170,8 @@ class Training:
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet)
         try:
             with self._signals(), single_threaded(self.policy.single_threaded):
+                for callback in self.callbacks:
+                    callback.before_run(self)
                 while self.steps < self.config.steps and self.stop_reason is None and self._signal is None:
                     self._iterate(writer)
         finally:

@@ -18,7 +18,7 @@ _LONGEST_LABEL = 60
 # What does not change how well a method learns, and where it runs.
 _INCIDENTAL = {
     "seed", "device", "evaluation_every", "evaluation_episodes", "checkpoint_every", "keep_checkpoints", "tensorboard",
-    "histograms", "video_every", "fast_path",
+    "histograms", "video_every", "fast_path", "run_id", "store",
 }  # fmt: skip
 
 

@@ -84,6 +84,14 @@ class ActorCritic(Policy):
         value: Tensor = FastValue.apply(self.flat, self.fast, batch.observations)  # type: ignore[no-untyped-call]
         return value.view(batch.valid.shape)
 
+    def map_values(self, slope: float, shift: float) -> None:
+        """Make every value V become slope·V + shift, as PopArt does (van Hasselt et al. 2016), by the last layer."""
+        last = self.module.critic[-1]
+        assert isinstance(last, torch.nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(slope)
+            last.bias.mul_(slope).add_(shift)
+
     def fisher(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         if self.fast is None:
             return super().fisher(batch)

@@ -28,7 +28,7 @@ def test_the_gradient_written_by_hand_is_that_of_autograd(
     model = make_model(members, reward_activation=activation)
     data = make_data(12, members, ragged=ragged)
     fitter = fitter_for(model, answer_noise=noise)
-    batch, pairs = fitter._prepared(data.batch), np.array(data.pairs)
+    batch, pairs = fitter.prepared(data.batch), np.array(data.pairs)
     preferences = np.array(data.preferences, np.float32)
     preferences[:3] = 0.5
     weights = data.counts() / 12
@@ -60,8 +60,8 @@ def test_a_members_gradient_is_that_of_a_model_of_its_own() -> None:
     batch, pairs, preferences = data.batch, np.array(data.pairs), np.array(data.preferences, np.float32)
     weights = data.counts() / 8
     whole, alone = fitter_for(ensemble), fitter_for(single)
-    whole._fast_gradient(whole._prepared(batch), pairs, preferences, weights)
-    alone._fast_gradient(alone._prepared(batch), pairs, preferences, weights[1:2])
+    whole._fast_gradient(whole.prepared(batch), pairs, preferences, weights)
+    alone._fast_gradient(alone.prepared(batch), pairs, preferences, weights[1:2])
     for ours, theirs in zip(ensemble.module.parameters(), single.module.parameters(), strict=True):
         torch.testing.assert_close(ours.grad[1:2], theirs.grad, rtol=1e-4, atol=1e-6)
 
@@ -232,3 +232,12 @@ def test_inputs_of_a_vector_and_of_choices() -> None:
     np.testing.assert_array_equal(numbers[:, 5:], 1)
     with pytest.raises(RllabError, match="next observations"):
         choices.features("observation_action_next", np.zeros((4, 2)), np.array([0, 1, 2, 1]))
+
+
+def test_new_moments_of_what_it_reads_leave_a_models_rewards_as_they_were() -> None:
+    model, generator = make_model(2), np.random.default_rng(0)
+    clip = make_clip(generator, 50)
+    model.observe(model.numbers(clip.arrays))
+    before = model._raw_rewards(clip.arrays)
+    model.observe(generator.normal(1.0, 3.0, (500, 4)).astype(np.float32))
+    np.testing.assert_allclose(model._raw_rewards(clip.arrays), before, rtol=1e-3, atol=1e-4)

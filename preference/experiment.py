@@ -1,0 +1,180 @@
+"""From a configuration to a training from preferences, its run on disk, and back: learn, resume, load."""
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.errors import RllabError
+from envs.make import EnvConfig, make_single
+from envs.render import render_fps
+from preference.clips import clip_length
+from preference.config import PreferenceConfig
+from preference.desk import Desk, StoreDesk, TeacherDesk
+from preference.inputs import Inputs, StepReader
+from preference.learner import PreferenceLearner
+from preference.reward_model import RewardModel
+from preference.store import Store, Task
+from preference.teachers import FileTeacher, SyntheticTeacher
+from rllab.callbacks import Callback
+from rllab.config import TrainConfig, configure
+from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
+from rllab.runs import Run, default_folder
+from rllab.train import Training
+
+STORE_FILE, REWARD_FOLDER = "comparisons.sqlite", "reward"
+QUESTION = "Which clip is better?"
+
+
+@dataclass(frozen=True)
+class LearnedRun(TrainedRun):
+    """What `learn` gives back."""
+
+    reward_model: RewardModel
+    """As it was when training ended; saved in the run's folder too."""
+
+
+def learn(
+    agent: str | TrainConfig,
+    env: str | None = None,
+    preference: PreferenceConfig | None = None,
+    *,
+    out: Path | str | None = None,
+    callbacks: Sequence[Callback] = (),
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> LearnedRun:
+    """Train an agent on a reward that is learnt from comparisons, leaving a run folder.
+
+    Args:
+        agent: reinforce, ppo or trpo; or a complete configuration (then without `env` and settings).
+        env: a Gymnasium id. Where nothing else is said its episodes have a constant horizon, since their ends would
+            tell what is good (Christiano et al. 2017, appendix A).
+        preference: who answers, what is asked, what the reward model is.
+        out, callbacks, overwrite, quiet, settings: as in `rllab.train`.
+
+    Raises:
+        RllabError: bad input, in one sentence.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
+    """
+    if isinstance(agent, TrainConfig):
+        config = agent
+    elif env is None:
+        raise RllabError("learn needs an environment's id, such as learn('ppo', 'Pendulum-v1')")
+    else:
+        config = configure(agent, env, {"termination": constant_horizon(env), **settings})
+    preference = preference or PreferenceConfig()
+    run_id = str(uuid.uuid4())
+    document = {**config.to_json(), "kind": "preference", "run_id": run_id, "preference": asdict(preference)}
+    folder = default_folder(config.env.id, f"{config.agent_name}-preference", config.seed) if out is None else Path(out)
+    with Workshop(config) as workshop:
+        workshop.check()
+        _reader(workshop)
+        with Run.create(folder, document, overwrite) as run, ExitStack() as stack:
+            training, learner = _training(workshop, run, preference, run_id, callbacks, quiet, stack)
+            training.save()
+            return _finish(training, learner, config, workshop)
+
+
+def resume(
+    path: Path | str, *, steps: int | None = None, callbacks: Sequence[Callback] = (), quiet: bool = False
+) -> LearnedRun:
+    """Go on with an interrupted run of `learn`, as `rllab.resume` does with others."""
+    with Run.open(path, lock=True) as run, ExitStack() as stack:
+        config = reopened(run, steps)
+        preference = PreferenceConfig.from_json(run.config["preference"])
+        with Workshop(config) as workshop:
+            training, learner = _training(
+                workshop, run, preference, run.config["run_id"], callbacks, quiet, stack
+            )  # fmt: skip
+            go_on(training, run)
+            return _finish(training, learner, config, workshop)
+
+
+def load_reward_model(path: Path | str) -> RewardModel:
+    """The reward model of a run of `learn`, or of a folder that `RewardModel.save` wrote."""
+    folder = Path(path)
+    return RewardModel.load(folder / REWARD_FOLDER if (folder / REWARD_FOLDER).is_dir() else folder)
+
+
+def constant_horizon(env: str) -> str:
+    """The way in which an environment's episodes can be made all equally long; "episode" where there is none."""
+    for name in ("ignored", "restart"):
+        with contextlib.suppress(RllabError):
+            make_single(EnvConfig(env, num_envs=1, termination=name)).close()  # type: ignore[arg-type]
+            return name
+    return "episode"
+
+
+def task_of(env: EnvConfig, inputs: Inputs, question: str = QUESTION) -> Task:
+    """What a store of comparisons of this environment's clips is about."""
+    action: dict[str, Any] = {"shape": list(inputs.action_shape), "dtype": "int64" if inputs.choices else "float32"}
+    if len(inputs.choices) == 1 and not inputs.action_shape:
+        action["n"] = inputs.choices[0]
+    observation = {"shape": list(inputs.observation_shape), "dtype": "uint8" if inputs.image else "float32"}
+    return Task(env.id, "clips", observation, action, question, frames_per_second(env))
+
+
+def frames_per_second(env: EnvConfig) -> float:
+    """Steps a second in the environment's own time."""
+    single = make_single(replace(env, num_envs=1))
+    try:
+        return render_fps(single)
+    finally:
+        single.close()
+
+
+def _reader(workshop: Workshop) -> StepReader:
+    space = workshop.vector_env
+    return StepReader(space.single_observation_space, space.single_action_space)
+
+
+def _training(
+    workshop: Workshop, run: Run, preference: PreferenceConfig, run_id: str, callbacks: Sequence[Callback], quiet: bool,
+    stack: ExitStack,
+) -> tuple[Training, PreferenceLearner]:  # fmt: skip
+    """The loop with the learner in it; what `stack` holds is closed at the end."""
+    config, reader = workshop.config, _reader(workshop)
+    task = task_of(config.env, reader.inputs)
+    store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
+    notes: list[Training] = []
+
+    def note(sentence: str) -> None:
+        notes[0].note(sentence)
+
+    clip_steps = preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds)
+    learner = PreferenceLearner(
+        preference, reader, _desk(preference, store, run_id, config.seed, note), rows=config.env.num_envs,
+        steps=config.loop.steps, clip_steps=clip_steps, seed=config.seed, discount=config.agent.discount, run=run_id,
+    )  # fmt: skip
+    keep_next = preference.reward.reads == "observation_action_next"
+    training = workshop.training(run, [learner, *callbacks], quiet, reward_model=learner, keep_next=keep_next)
+    notes.append(training)
+    return training, learner
+
+
+def _desk(preference: PreferenceConfig, store: Store, run_id: str, seed: int, note: Any) -> Desk:
+    if preference.teacher == "human" or preference.asynchronous:
+        return StoreDesk(store, run_id, note, deliver=None)
+    if preference.teacher == "file":
+        assert preference.answers is not None
+        return TeacherDesk(FileTeacher(preference.answers), store, run_id, "file", note)
+    generator = np.random.default_rng(np.random.SeedSequence([seed, 0x7EAC4E6]))
+    teacher = SyntheticTeacher(preference.judgement, generator)
+    return TeacherDesk(teacher, store, run_id, preference.teacher, note)
+
+
+def _finish(training: Training, learner: PreferenceLearner, config: TrainConfig, workshop: Workshop) -> LearnedRun:
+    try:
+        trained = finish(training, config, workshop)
+    finally:
+        assert training.run_folder is not None
+        about = {"environment": config.env.id, "comparisons": len(learner.data), "steps": training.steps}
+        learner.model.save(training.run_folder.path / REWARD_FOLDER, about)
+    return LearnedRun(**vars(trained), reward_model=learner.model)

@@ -1,0 +1,282 @@
+"""Learning a reward beside the agent: the part that sits in the one training loop, as its callback and reward model.
+
+Once round the loop (Christiano et al. 2017, figure 1): the collector's rollout is cut into clips; when labels are due,
+pairs of clips are chosen and the teacher is asked; the reward model is fitted to all answers so far; the rollout is
+relabelled, and the agent learns from it. The environment's own reward is used by synthetic teachers and by measures,
+and by nothing that learns.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import RllabError
+from preference.bradley_terry import HUMAN_NOISE
+from preference.clips import ClipCutter, ClipPool
+from preference.comparisons import Clip
+from preference.config import PreferenceConfig
+from preference.dataset import ClipBatch, ComparisonData
+from preference.desk import Answered, Desk, Question
+from preference.fit import Fitter, check_preferences, clip_returns
+from preference.inputs import StepReader
+from preference.measures import PreferenceMeasures, Spread, ensemble_spread
+from preference.queries import Candidates, LabelSchedule, embed, parse_mix, select
+from preference.reward_model import RewardModel
+from preference.watch import Watch
+from rllab.agents.agent import Metrics
+from rllab.callbacks import Callback
+from rllab.policies.actor_critic import ActorCritic
+from rllab.rollout import Rollout
+from rllab.train import Training
+
+INITIAL_EPOCHS = 4
+"""The first fit, from nothing, takes so many times the epochs of the later ones, which go on from it."""
+REFERENCE_CLIPS = 256
+"""Over how many of the newest clips rewards are normalised."""
+WAIT_SECONDS = 0.5
+"""Between looks for the first answers, where somebody else gives them."""
+
+
+class PreferenceLearner(Callback):
+    """Asks, fits and relabels.
+
+    Attributes:
+        model: the reward model.
+        data: the comparisons that it learns from.
+        pool: the clips that questions are drawn from.
+        asked: how many pairs have been asked about.
+    """
+
+    def __init__(
+        self, config: PreferenceConfig, reader: StepReader, desk: Desk, *, rows: int, steps: int, clip_steps: int,
+        seed: int, discount: float, run: str,
+    ) -> None:  # fmt: skip
+        """Make model, pool and schedule.
+
+        Args:
+            config: everything that can be chosen.
+            reader: reads the environment's steps.
+            desk: where questions go, and answers come from.
+            rows: N, of the rollouts.
+            steps: of the training.
+            clip_steps: L.
+            seed: of the networks and of everything drawn.
+            discount: γ of the agent.
+            run: a UUID that the ids of clips and pairs are made from.
+        """
+        self.config, self.reader, self.desk, self.discount = config, reader, desk, discount
+        choosing, drawing, shuffling = (
+            np.random.default_rng(child) for child in np.random.SeedSequence([seed, 0x9E7E6]).spawn(3)
+        )
+        self.generator = choosing
+        self.model = RewardModel(reader.inputs, config.reward, seed=seed)
+        self.model.reader = reader
+        fit, query = config.fit, config.query
+        self.data = ComparisonData(config.reward.members, drawing, held_out=fit.held_out, bootstrap=fit.bootstrap)
+        self.fitter = Fitter(self.model, fit, shuffling, noise=HUMAN_NOISE if config.teacher == "human" else 0.0)
+        self.cutter = ClipCutter(reader, rows, clip_steps, reads=config.reward.reads, run=run)
+        self.pool = ClipPool(query.pool or (100 if reader.inputs.image else 2000))
+        decay = query.rate_decay or (5e6 if reader.inputs.image else 2e6)
+        self.schedule = LabelSchedule(query.labels, steps, query.initial_share, decay)
+        self.mix = parse_mix(query.queries)
+        self.batch_size = query.query_batch or max(1, round(query.labels / 20))
+        self.watch = Watch(rows)
+        self.asked = self.initial_steps = self.fits = 0
+        self._report: dict[str, float] = {}
+        self._expected: dict[str, float] = {}
+        """What the ensemble expected of the pairs that wait for an answer."""
+
+    # What the training loop calls, in the order of one iteration.
+
+    def before_run(self, training: Training) -> None:
+        """Play with the untrained policy until there is something to ask; ask, and fit the model to the answers."""
+        if self.fits:
+            return
+        wanted = 2 * self.schedule.initial
+        # A wider choice than what is asked about, for at most a twentieth of the training.
+        patience = max(wanted * self.cutter.length, self.schedule.steps // 20)
+        enough = min(self.pool.capacity, 5 * wanted)
+        while not self._ending(training) and (
+            len(self.pool) < 2 or (len(self.pool) < enough and self.initial_steps < patience)
+        ):
+            rollout = training.collector.collect(training.policy)
+            self.pool.add(self.cutter.cut(rollout, training.steps))
+            training.policy.adapt(rollout)
+            training.steps += rollout.num_steps
+            self.initial_steps += rollout.num_steps
+        if not self.asked:
+            self._ask(training, self.schedule.initial)
+        self._learn(training, self.desk.poll())
+        if not self.fits and not self._ending(training):
+            training.note(f"waiting for answers to the first {self.asked} questions")
+        while not self.fits and not self._ending(training):
+            time.sleep(WAIT_SECONDS)
+            self._learn(training, self.desk.poll())
+
+    @staticmethod
+    def _ending(training: Training) -> bool:
+        return training.interrupted or training.steps >= training.config.steps
+
+    def after_collect(self, training: Training, rollout: Rollout) -> None:
+        """Cut the rollout; ask if questions are due; learn from what has been answered."""
+        self.pool.add(self.cutter.cut(rollout, training.steps))
+        steps = training.steps + rollout.num_steps
+        due = self.schedule.due(steps) - self.asked
+        if due >= self.batch_size or (due > 0 and steps >= training.config.steps):
+            self._ask(training, due)
+        self._learn(training, self.desk.poll())
+
+    def relabel(self, rollout: Rollout) -> Rollout:
+        """The rollout with learned rewards."""
+        relabelled = self.model.relabel(rollout)
+        self.watch.see(rollout, relabelled)
+        return relabelled
+
+    def after_update(self, training: Training, rollout: Rollout, metrics: Metrics) -> None:
+        """Report; in full after a fit."""
+        metrics["reward/labels"], metrics["reward/asked"] = len(self.data), self.asked
+        if self._report:
+            measures = self._report | self.watch.measures(true_reward=self.config.sees_rewards)
+            spread = float(ensemble_spread(self.model.member_rewards(self._arrays(rollout))).mean())
+            measures["reward/rollout_spread"] = spread
+            for sentence in self.watch.alarm(measures, spread, measures.get("reward/labelled_spread_percentile_95")):
+                training.note(sentence)
+                self._ask(training, max(1, self.batch_size // 4), newest=1.0)
+            metrics.update(measures)
+            self._report = {}
+
+    def _arrays(self, rollout: Rollout) -> dict[str, NDArray[Any]]:
+        return self.reader.arrays(rollout, self.config.reward.reads)
+
+    # Questions.
+
+    def _ask(self, training: Training, count: int, newest: float | None = None) -> None:
+        """Choose `count` pairs by the mix of strategies, and hand them to the desk."""
+        query = self.config.query
+        count = min(count, query.labels - self.asked)
+        knows_nothing = not self.fits  # such an ensemble disagrees about nothing in particular
+        drawn = count if knows_nothing else count * query.candidates
+        pairs = self.pool.draw_pairs(drawn, self.generator, query.newest if newest is None else newest)
+        if not pairs or count < 1:
+            return
+        candidates = self._candidates(pairs)
+        mix = {"uniform": 1.0} if knows_nothing and "coverage" not in self.mix else self.mix
+        chosen = select(candidates, count, mix, self.generator)
+        expected = (0.5 * np.tanh(0.5 * candidates.differences) + 0.5).mean(axis=0)
+        questions = [Question(*pairs[index], strategy, float(expected[index])) for index, strategy in chosen]
+        self.asked += len(questions)
+        self._learn(training, self.desk.ask(questions))
+
+    def _candidates(self, pairs: Sequence[tuple[Clip, Clip]]) -> Candidates:
+        """The ensemble's predictions of pairs, and where they lie."""
+        index: dict[uuid.UUID, int] = {}
+        clips: list[Clip] = []
+        for clip in (clip for pair in pairs for clip in pair):
+            if clip.id not in index:
+                index[clip.id] = len(clips)
+                clips.append(clip)
+        numbered = np.array([(index[a.id], index[b.id]) for a, b in pairs], np.int64)
+        prepared = self.fitter.prepared(ClipBatch.of(clips))
+        returns = clip_returns(self.model, prepared, np.arange(len(clips)))
+        means = prepared.means()
+        known = np.empty((0, 2 * means.shape[1]), np.float32)
+        if "coverage" in self.mix and self.data.pairs:
+            known = embed(self.fitter.prepared(self.data.batch).means(), np.array(self.data.pairs))
+        return Candidates(returns[:, numbered[:, 0]] - returns[:, numbered[:, 1]], embed(means, numbered), known)
+
+    # Answers.
+
+    def _learn(self, training: Training, answered: Answered) -> None:
+        """Take in what has been answered, and fit the model if that is something new to learn from."""
+        changed = 0
+        for answer in answered.withdrawn:
+            changed += self.data.remove(str(answer))
+        for comparison, first, second in answered.added:
+            preference, expected = comparison.preference, comparison.pair.details.get("probability")
+            if preference is None:
+                continue
+            if self.fits and expected is not None:
+                self.watch.compare(float(expected), preference)
+            self.data.add(first, second, preference, str(comparison.answer.id))
+            changed += 1
+        if changed:
+            self._fit(training)
+
+    def _fit(self, training: Training) -> None:
+        try:
+            check_preferences(np.array(self.data.preferences, np.float32))
+        except RllabError as error:
+            training.note(f"the reward is not fitted yet: {error}")
+            return
+        reference = ClipBatch.of(self.pool.clips[-REFERENCE_CLIPS:])
+        before = self.model.reward(**reference.arrays)[reference.valid]
+        first = self.fits == 0
+        self.model.observe(self.model.numbers(reference.arrays)[reference.valid])
+        losses = self.fitter.fit(self.data, self.config.fit.fit_epochs * (INITIAL_EPOCHS if first else 1))
+        self.model.normalise_over(reference.arrays, reference.valid)
+        self.fits += 1
+        if not first:
+            self._carry_critic_over(training, before, self.model.reward(**reference.arrays)[reference.valid])
+        self._report = losses | self._held_out_measures() | {"reward/fits": float(self.fits)}
+
+    def _carry_critic_over(self, training: Training, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
+        """Map the critic by the least-squares line from old rewards to new ones, so that it survives the refit.
+
+        A value is a discounted sum of rewards: its slope is theirs, and a constant c more a step is worth c/(1 − γ).
+        Where old and new rewards have little to do with each other the slope is small, and the critic starts anew.
+        """
+        if not isinstance(training.policy, ActorCritic):
+            return
+        deviation = float(before.std())
+        if deviation < 1e-6:
+            return
+        slope = float(((before - before.mean()) * (after - after.mean())).mean()) / deviation**2
+        training.policy.map_values(max(slope, 0.0), 0.0)
+
+    def _held_out_measures(self) -> dict[str, float]:
+        held_out = self.data.held_out()
+        if not held_out.any():
+            return {}
+        pairs, preferences = np.array(self.data.pairs), np.array(self.data.preferences)
+        difference = self.fitter.predictions(self.data.batch, pairs[held_out])
+        probabilities = (0.5 * np.tanh(0.5 * difference.astype(np.float64)) + 0.5).mean(axis=0)
+        measures = PreferenceMeasures.of(probabilities, preferences[held_out]).to_metrics("reward/held_out_")
+        batch = self.data.batch
+        spread = ensemble_spread(self.model.member_rewards(batch.arrays))[batch.valid]
+        return measures | Spread.of(spread).to_metrics("reward/labelled_spread_")
+
+    # Resuming.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the labelled clips that the store keeps: those are known by their ids."""
+        return {
+            "model": self.model.state_dict(),
+            "fitter": self.fitter.state_dict(),
+            "data": self.data.state_dict(),
+            "cutter": self.cutter.state_dict(),
+            "pool": self.pool.state_dict(),
+            "desk": self.desk.state_dict(),
+            "watch": self.watch.state_dict(),
+            "generator": self.generator.bit_generator.state,
+            "asked": self.asked,
+            "initial_steps": self.initial_steps,
+            "fits": self.fits,
+            "report": dict(self._report),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.fitter.load_state_dict(state["fitter"])
+        self.data.load_state_dict(state["data"], self.desk.clips(state["data"]["clips"]))
+        self.cutter.load_state_dict(state["cutter"])
+        self.pool.load_state_dict(state["pool"])
+        self.desk.load_state_dict(state["desk"])
+        self.watch.load_state_dict(state["watch"])
+        self.generator.bit_generator.state = state["generator"]
+        self.asked, self.initial_steps, self.fits = state["asked"], state["initial_steps"], state["fits"]
+        self._report = dict(state["report"])

@@ -1,0 +1,98 @@
+"""The queue of open pairs: who is asked which one next, in the caller's transaction."""
+
+import uuid
+from collections.abc import Iterable
+
+from sqlalchemy import ColumnElement, Connection, and_, desc, exists, func, insert, or_, select, true, update
+
+from preference.comparisons import Answer, Pair
+from preference.records import in_chunks, not_superseded, standing
+from preference.schema import ANSWER_COLUMNS, PAIR_COLUMNS, answer_of, answers, clips, leases, pair_of, pairs, sheets
+
+_ORDER = (desc(pairs.c.priority), pairs.c.created, pairs.c.number)
+
+
+def take(connection: Connection, annotator: str, until: float, now: float, run: str | None) -> Pair | None:
+    """Lease the next pair to an annotator until a time; None if there is none for them."""
+    connection.execute(leases.delete().where(leases.c.expires <= now))
+    said = answers.alias()
+    others = select(func.count()).where(leases.c.pair == pairs.c.id).correlate(pairs).scalar_subquery()
+    eligible = and_(
+        pairs.c.open,
+        _of_run(run),
+        ~exists().where(said.c.pair == pairs.c.id, said.c.annotator == annotator, standing(said)),
+        ~exists().where(leases.c.pair == pairs.c.id, leases.c.annotator == annotator),
+        pairs.c.answered + others < pairs.c.wanted,
+    )
+    # What the annotator took back comes first, the last of it foremost: they wanted to answer it differently.
+    taken_back = (
+        select(*PAIR_COLUMNS)
+        .join(answers, answers.c.pair == pairs.c.id)
+        .where(answers.c.annotator == annotator, answers.c.label.is_(None), not_superseded(), eligible)
+        .order_by(desc(answers.c.number))
+    )
+    for statement in (taken_back, select(*PAIR_COLUMNS).where(eligible).order_by(*_ORDER)):
+        row = connection.execute(statement.limit(1)).one_or_none()
+        if row is not None:
+            pair = pair_of(row)
+            connection.execute(insert(leases), {"pair": pair.id, "annotator": annotator, "expires": until})
+            return pair
+    return None
+
+
+def leased_to(connection: Connection, annotator: str, now: float) -> list[Pair]:
+    """The pairs that an annotator has in hand, the soonest to expire first."""
+    statement = (
+        select(*PAIR_COLUMNS)
+        .join(leases, leases.c.pair == pairs.c.id)
+        .where(leases.c.annotator == annotator, leases.c.expires > now)
+        .order_by(leases.c.expires, pairs.c.number)
+    )
+    return [pair_of(row) for row in connection.execute(statement)]
+
+
+def open_pairs(connection: Connection, run: str | None) -> list[Pair]:
+    """All pairs that wait for an answer, leased ones too, in the order in which they are asked."""
+    statement = select(*PAIR_COLUMNS).where(pairs.c.open, _of_run(run)).order_by(*_ORDER)
+    return [pair_of(row) for row in connection.execute(statement)]
+
+
+def clips_without_sheet(connection: Connection, limit: int) -> list[uuid.UUID]:
+    """The clips of open pairs whose frames are not drawn, those that are asked about soonest first."""
+    undrawn = ~exists().where(sheets.c.clip == clips.c.id)
+    statement = (
+        select(clips.c.id)
+        .join(pairs, or_(clips.c.id == pairs.c.first, clips.c.id == pairs.c.second))
+        .where(pairs.c.open, undrawn)
+        .order_by(*_ORDER, clips.c.id == pairs.c.second)
+    )
+    found: dict[uuid.UUID, None] = {}
+    for clip in connection.scalars(statement):
+        if len(found) == limit:
+            break
+        found[clip] = None
+    return list(found)
+
+
+def withdraw(connection: Connection, ids: Iterable[uuid.UUID]) -> int:
+    """Close those of the pairs that are open, and return how many; answers that they have go on to count."""
+    closed = 0
+    for chunk in in_chunks(ids, 500):
+        closed += connection.execute(
+            update(pairs).where(pairs.c.id.in_(chunk), pairs.c.open).values(open=False)
+        ).rowcount
+        connection.execute(leases.delete().where(leases.c.pair.in_(chunk)))
+    return closed
+
+
+def newest_standing(connection: Connection, annotator: str) -> Answer | None:
+    """The annotator's last answer that counts."""
+    statement = (
+        select(*ANSWER_COLUMNS).where(answers.c.annotator == annotator, standing()).order_by(desc(answers.c.number))
+    )
+    row = connection.execute(statement.limit(1)).one_or_none()
+    return None if row is None else answer_of(row)
+
+
+def _of_run(run: str | None) -> ColumnElement[bool]:
+    return pairs.c.run == run if run is not None else true()
