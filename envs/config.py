@@ -29,7 +29,8 @@ class EnvConfig:
     """Episodes are truncated after so many steps; None keeps the environment's own limit."""
     termination: TerminationName = "episode"
     """What a fall, a crash or a goal does. episode: it ends the episode; ignored: nothing, the environment steps on to
-    its time limit; restart: the environment begins anew unseen, and the episode goes on to its time limit."""
+    its time limit; absorbing: it stays as it is, with reward 0, to its time limit; restart: the environment begins anew
+    unseen, and the episode goes on to its time limit."""
     protocol: ProtocolName = "auto"
     """Atari's: mnih2015, machado2018, none (raw frames); auto: by the id."""
     clip_rewards: bool | None = None

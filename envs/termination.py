@@ -5,6 +5,7 @@ off it. Christiano et al. 2017 ("Deep reinforcement learning from human preferen
 therefore removed MuJoCo's early ends, and hid the ends of Atari's games and lives from agent and reward model.
 """
 
+import copy
 from typing import Any, Literal, Protocol
 
 import gymnasium
@@ -15,7 +16,7 @@ from envs.errors import RllabError
 from envs.registry import ATARI, constructor_arguments, family_of
 from envs.simulators import renew_box2d_world
 
-TerminationName = Literal["episode", "ignored", "restart"]
+TerminationName = Literal["episode", "ignored", "absorbing", "restart"]
 
 _FURTHEST = 4.0
 """Half-widths of the screen at which CartPole's cart is drawn when it is even further away."""
@@ -43,9 +44,10 @@ def check_termination(config: TerminationConfig, spec: EnvSpec) -> None:
     if config.termination == "episode":
         return
     family = family_of(spec)
-    if config.termination == "ignored" and (family is ATARI or family.package == "Box2D"):
-        over = "a game" if family is ATARI else "an episode"
-        raise RllabError(f"'{config.id}' cannot go on after the end of {over}: use termination 'restart'.")
+    if config.termination == "ignored" and family.package == "Box2D":
+        raise RllabError(f"'{config.id}' cannot go on after the end of an episode: use termination 'absorbing'.")
+    if config.termination in ("ignored", "absorbing") and family is ATARI:
+        raise RllabError(f"'{config.id}' cannot go on after the end of a game: use termination 'restart'.")
     if config.max_episode_steps is None and spec.max_episode_steps is None and family is not ATARI:
         raise RllabError(
             f"'{config.id}' has no time limit, so with termination '{config.termination}' no episode would end: "
@@ -72,6 +74,8 @@ def with_termination(env: gymnasium.Env[Any, Any], name: TerminationName) -> gym
     """The environment in the wrapper that `termination` asks for, if any; the time limit belongs outside of it."""
     if name == "ignored":
         return IgnoredTermination(env)
+    if name == "absorbing":
+        return AbsorbingEnd(env)
     return SilentRestart(env) if name == "restart" else env
 
 
@@ -123,6 +127,30 @@ class IgnoredTermination(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructo
             return self.env.render()
         finally:
             bare.state = state
+
+
+class AbsorbingEnd(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Stays where it ended: that observation again, and reward 0, whatever is done, until the time is up."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.Wrapper.__init__(self, env)
+        self.over = False
+        self.last: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        self.over, self.last = False, None
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, without an end."""
+        if self.over:
+            return copy.copy(self.last), 0.0, False, False, {}
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated:
+            self.over, self.last = True, copy.copy(observation)
+        return observation, reward, False, truncated, info
 
 
 class SilentRestart(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

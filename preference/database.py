@@ -214,6 +214,9 @@ def _parse(where: str | Path) -> URL:
     """The URL of a path or URL."""
     if isinstance(where, Path) or "://" not in where:
         return URL.create("sqlite", database=str(where))
+    if where.startswith("sqlite:///") and len(where) > len("sqlite:///"):
+        # Taken as it stands: a path may have a question mark or a per cent sign.
+        return URL.create("sqlite", database=where.removeprefix("sqlite:///"))
     hint = "give a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
     try:
         url = make_url(where)
@@ -224,6 +227,4 @@ def _parse(where: str | Path) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if kind != "sqlite":
         raise RllabError(f"A store cannot be kept in {kind}; {hint}.")
-    if url.database in (None, "", ":memory:"):
-        raise RllabError(f"A store is kept in a file, not in memory; {hint}.")
-    return URL.create("sqlite", database=url.database)
+    raise RllabError(f"A store is kept in a file, not in memory; {hint}.")

@@ -57,7 +57,7 @@ def canonically_shaped(
     actions: NDArray[Any],
     next_states: NDArray[Any],
 ) -> NDArray[np.float64]:
-    """The canonically shaped reward of each transition `[B]`, definition 4.1 of the paper.
+    """The canonically shaped reward of each transition `[B]` (definition 4.1).
 
         C(R)(s, a, s') = R(s, a, s') + E[γ·R(s', A, S') − R(s, A, S') − γ·R(S, A, S')]
 
@@ -95,7 +95,7 @@ def canonically_shaped(
 
 
 def pearson_distance(first: ArrayLike, second: ArrayLike) -> float:
-    """√((1 − ρ) / 2) of two rows of numbers: 0 if ρ = 1, 1 if ρ = −1, NaN if one side does not vary (paper, 4.2)."""
+    """√((1 − ρ) / 2) of two rows of numbers: 0 if ρ = 1, 1 if ρ = −1, NaN if one side does not vary."""
     correlation = pearson(first, second)
     return math.sqrt(max(0.0, 1.0 - correlation) / 2.0) if math.isfinite(correlation) else math.nan
 
@@ -110,7 +110,7 @@ def epic_distance(
     samples: int = 2_048,
     canonical_samples: int = 256,
 ) -> float:
-    """The EPIC distance of two rewards, in [0, 1]: Pearson's distance of their canonical shapes (definition 4.6).
+    """The EPIC distance of two rewards, in [0, 1]: Pearson's distance of their canonical shapes (section 4).
 
     D_S and D_A are the coverage's observations and actions, drawn independently of each other. The cost is about
     2 · samples · canonical_samples evaluations of each reward. What an episode's end does to shaping is not

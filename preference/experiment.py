@@ -1,6 +1,5 @@
 """From a configuration to a training from preferences, its run on disk, and back: learn, resume, load."""
 
-import contextlib
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,7 +11,9 @@ import numpy as np
 
 from envs.errors import RllabError
 from envs.make import EnvConfig, make_single
+from envs.registry import ATARI, constructor_arguments, family_of, find_spec
 from envs.render import render_fps
+from envs.termination import TerminationName
 from preference.clips import clip_length
 from preference.config import PreferenceConfig
 from preference.desk import Desk, StoreDesk, TeacherDesk
@@ -103,13 +104,14 @@ def load_reward_model(path: Path | str) -> RewardModel:
     return RewardModel.load(folder / REWARD_FOLDER if (folder / REWARD_FOLDER).is_dir() else folder)
 
 
-def constant_horizon(env: str) -> str:
-    """The way in which an environment's episodes can be made all equally long; "episode" where there is none."""
-    for name in ("ignored", "restart"):
-        with contextlib.suppress(RllabError):
-            make_single(EnvConfig(env, num_envs=1, termination=name)).close()  # type: ignore[arg-type]
-            return name
-    return "episode"
+def constant_horizon(env: str) -> TerminationName:
+    """How episodes are made equally long: a game goes on with the next; MuJoCo's walkers may fall, if they have a
+    switch for that; elsewhere the end is an absorbing state. Where there is no time limit, "episode"."""
+    spec = find_spec(env)
+    if family_of(spec) is ATARI:
+        return "restart"
+    name: TerminationName = "ignored" if "terminate_when_unhealthy" in constructor_arguments(spec) else "absorbing"
+    return name if spec.max_episode_steps is not None else "episode"
 
 
 def task_of(env: EnvConfig, inputs: Inputs, question: str = QUESTION) -> Task:

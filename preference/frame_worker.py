@@ -1,7 +1,8 @@
 """A process beside the training that draws clips: rendering never holds up the training, nor can it bring it down.
 
-A process and not a thread, since drawing would hold Python's lock, and OpenGL's contexts belong to one thread each. It is
-a fresh interpreter that imports neither torch nor the main script; it ends when its socket does, however its parent went.
+A process and not a thread, since drawing would hold Python's lock, and OpenGL's contexts belong to one thread each. It
+is a fresh interpreter that imports neither torch nor the main script, and ends when its socket does, however its parent
+went.
 """
 
 import contextlib
@@ -92,6 +93,7 @@ class _Process:
         self._popen: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._closed = False
+        self._parent = os.getpid()
 
     def ask(self, request: Any) -> Any:
         """The answer to a request.
@@ -117,6 +119,8 @@ class _Process:
 
     def end(self) -> None:
         """Kills the process: it holds nothing that could be lost."""
+        if os.getpid() != self._parent:
+            return  # a forked copy of the training ends: the process is not its own
         with self._lock:
             self._closed = True
             popen, self._popen = self._popen, None
@@ -128,7 +132,7 @@ class _Process:
         ours, theirs = socket.socketpair()
         with theirs:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM.format(path=sys.path)], stdin=theirs, stdout=subprocess.DEVNULL
+                [sys.executable, "-c", _PROGRAM.format(path=sys.path)], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )
         self._channel = Channel(ours)
 

@@ -3,6 +3,7 @@
 import math
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
 from envs.errors import RllabError
 from preference.comparisons import Answer, Label
@@ -26,7 +27,8 @@ class Ledger:
                 pair and it does not say that it supersedes that, or it supersedes what it cannot.
         """
         if (known := self._answers.get(answer.id)) is not None:
-            if known != answer:
+            # The times may differ: whoever makes an answer anew, after a crash, does so at another time.
+            if replace(known, created=answer.created, seconds=answer.seconds) != answer:
                 raise RllabError(f"The answer {answer.id} is on record with other content; give a new answer a new id.")
             return False
         self._check_superseded(answer)

@@ -39,7 +39,7 @@ def plot_reliability(measures: Mapping[str, PreferenceMeasures], output: Path | 
         upper.plot(bins.predicted[filled], bins.observed[filled], "o-", color=color, linewidth=1.8, label=note)
         lower.stairs(bins.counts, bins.edges, color=color, linewidth=1.8)
     upper.set_ylabel("Observed preference for the first")
-    upper.set_aspect("equal")
+    upper.set_ylim(-0.02, 1.02)
     upper.legend(fontsize=9, frameon=False)
     lower.set_xlabel("Predicted probability that the first is better")
     lower.set_ylabel("Pairs")
@@ -64,7 +64,9 @@ def plot_ratings(ratings: Ratings, output: Path | str, title: str = "", confiden
     errors = [(rating - low)[order], (high - rating)[order]]
     panel.errorbar(rating[order], places, xerr=errors, fmt="o", color=PALETTE[0], ecolor=PALETTE[4], capsize=3)
     panel.set_yticks(places, [ratings.names[index] for index in order])
-    panel.set_xlabel(f"Rating on Elo's scale, with {confidence:.0%} intervals ({ratings.comparisons:g} comparisons)")
+    panel.set_xlabel(
+        f"Rating on Elo's scale, with {100 * confidence:g} % intervals ({ratings.comparisons:g} comparisons)"
+    )
     if title:
         figure.suptitle(title, fontsize=14, fontweight="bold")
     return _save(figure, path)

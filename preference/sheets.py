@@ -14,7 +14,7 @@ from envs.errors import RllabError
 Frames: TypeAlias = NDArray[np.uint8]
 """`[L, height, width, 3]`, red, green and blue."""
 Sheet: TypeAlias = tuple[bytes, dict[str, Any]]
-"""A WebP image, and its metadata: `width` and `height` of a frame, their `count`, `columns` (frames in a row), `fps`."""
+"""A WebP image, and its metadata: `width` and `height` of a frame, `count`, `columns` (frames in a row), and `fps`."""
 
 LARGEST_SIDE = 16_383
 """Pixels, of a WebP image."""

@@ -224,6 +224,8 @@ class Store:
     def answer(self, answers: Answer | Sequence[Answer]) -> int:
         """Add answers, all or none; those that are there already are left out, so that sending twice is harmless.
 
+        The same answer is one with the same id that says the same, whatever its times; the first one's are kept.
+
         Returns:
             How many are new.
 

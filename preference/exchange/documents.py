@@ -90,8 +90,8 @@ def entry_of(document: Any, place: str, arrays: Arrays | None = None) -> Entry:
     content = _object(document, "pair")
     pair = Pair(
         identifier_of(content, "id"), identifier_of(content, "first"), identifier_of(content, "second"),
-        _text(content, "run", ""), _text(content, "strategy", ""), _number(content, "priority", 0.0), _object(content, "details", {}),
-        _number(content, "created"),
+        _text(content, "run", ""), _text(content, "strategy", ""), _number(content, "priority", 0.0),
+        _object(content, "details", {}), _number(content, "created"),
     )  # fmt: skip
     for key, identifier in (("first", pair.first), ("second", pair.second)):
         if key in document and identifier_of(document[key], "id") != identifier:

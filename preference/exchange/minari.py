@@ -21,8 +21,10 @@ from envs.errors import RllabError
 from preference.comparisons import Clip
 from preference.exchange.contents import Entry
 from preference.exchange.jsonl import JsonLines, write_jsonl
+from preference.records import in_chunks
 from preference.task import Task
 
+_CHUNK = 32  # episodes read or written at a time: Minari opens the file anew at every call
 _COMPARISONS = "comparisons.jsonl"
 _CLIP = "clip"  # the episode's metadata that says which clip it is, and the group of the arrays Minari has no place for
 
@@ -53,13 +55,16 @@ def write_minari(folder: Path, name: str, task: Task, clips: Iterable[Entry], pa
     )
 
     def with_episodes() -> Iterator[Entry]:
-        for number, entry in enumerate(clips):
-            clip = entry.clips[0]
-            episode, metadata, others = _episode(clip)
-            infos = {_CLIP: others} if others else None
-            storage.update_episodes([buffers.EpisodeBuffer(id=number, **episode, infos=infos)])
-            storage.update_episode_metadata([metadata], [number])
-            yield entry
+        for chunk in in_chunks(enumerate(clips), _CHUNK):
+            episodes, metadata = [], []
+            for number, entry in chunk:
+                episode, said, others = _episode(entry.clips[0])
+                infos = {_CLIP: others} if others else None
+                episodes.append(buffers.EpisodeBuffer(id=number, **episode, infos=infos))
+                metadata.append(said)
+            storage.update_episodes(episodes)
+            storage.update_episode_metadata(metadata, [number for number, _ in chunk])
+            yield from (entry for _, entry in chunk)
 
     write_jsonl(folder / _COMPARISONS, task, chain(with_episodes(), pairs), with_arrays=False)
 
@@ -74,6 +79,7 @@ class MinariDataset:
             self._storage = storage_module.MinariStorage.read(folder / "data")
             metadata = self._storage.get_episode_metadata(range(self._storage.total_episodes))
             self._episodes = {str(episode.get(_CLIP)): (number, episode) for number, episode in enumerate(metadata)}
+        self._ahead: dict[int, Mapping[str, Any]] = {}
         self._lines = JsonLines(folder / _COMPARISONS, self._arrays)
 
     @property
@@ -92,7 +98,10 @@ class MinariDataset:
             raise RllabError(f"no episode is the clip {document.get('id')}")
         number, metadata = self._episodes[str(document["id"])]
         with self._explained():
-            return _arrays_of(next(iter(self._storage.get_episodes([number]))), metadata)
+            if number not in self._ahead:
+                following = range(number, min(number + _CHUNK, len(self._episodes)))
+                self._ahead = dict(zip(following, self._storage.get_episodes(following), strict=True))
+            return _arrays_of(self._ahead[number], metadata)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

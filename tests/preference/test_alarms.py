@@ -60,7 +60,9 @@ def test_one_good_evaluation_does_not_hide_a_trend() -> None:
     for index in range(1, 7):
         true = [80.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0, 10.0]
         true[index] = 900.0
-        assert len(sentences([*range(8)], true)) == 1
+        alarms = HackingAlarms()
+        sentences([*range(8)], true, alarms=alarms)
+        assert alarms.active == {"true_return"}
 
 
 def test_only_the_window_counts() -> None:

@@ -33,7 +33,7 @@ def test_a_ratings_plot_names_items_and_intervals(tmp_path: Path) -> None:
     ratings = fit_strengths([[0, 3, 4], [2, 0, 3], [1, 1, 0]], ["ppo", "trpo", "reinforce"])
     path = plot_ratings(ratings, tmp_path / "ratings.svg", "Ratings", confidence=0.9)
     text = path.read_text()
-    for expected in ("ppo", "trpo", "reinforce", "90% intervals (14 comparisons)"):
+    for expected in ("ppo", "trpo", "reinforce", "90 % intervals (14 comparisons)"):
         assert expected in text
 
 

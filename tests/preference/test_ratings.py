@@ -21,8 +21,7 @@ BASEBALL = np.array([
     [4, 4, 5, 6, 6, 0, 6],
     [2, 4, 1, 3, 1, 7, 0],
 ])  # fmt: skip
-"""Wins of the row's team over the column's: American League East, 1987 (Agresti, "Categorical Data Analysis", 2002,
-table 10.10)."""
+"""Wins of the row's team over the column's: American League East, 1987 (Agresti, "Categorical Data Analysis", 2002)."""
 TEAMS = ("Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore")
 
 
@@ -53,7 +52,7 @@ def test_two_items_have_odds_of_their_wins_and_a_closed_form_error(won: int, los
 
 
 def test_baseball_teams_have_the_published_strengths_and_errors() -> None:
-    # R's package BradleyTerry2 on the same table, relative to Baltimore (Turner and Firth 2012, section 2).
+    # R's package BradleyTerry2 on the same table, relative to Baltimore.
     published = {
         "Milwaukee": (1.5814, 0.3433), "Detroit": (1.4364, 0.3396), "Toronto": (1.2945, 0.3367),
         "New York": (1.2476, 0.3359), "Boston": (1.1077, 0.3339), "Cleveland": (0.6839, 0.3319),
