@@ -9,6 +9,7 @@ import copy
 from typing import Any, Literal, Protocol
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 
@@ -130,27 +131,47 @@ class IgnoredTermination(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructo
 
 
 class AbsorbingEnd(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Stays where it ended: that observation again, and reward 0, whatever is done, until the time is up."""
+    """Stays where it ended, with reward 0, whatever is done, until the time is up.
+
+    A vector of numbers gets one more, which is 1 there, while the others are 0: all ends are the same state, as in
+    Kostrikov et al. 2019 ("Discriminator-Actor-Critic", section 4.2), so that nothing can be gained by ending in one
+    place rather than another. Other observations stay what they were last.
+    """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.Wrapper.__init__(self, env)
+        space = env.observation_space
+        self.marked = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+        if isinstance(space, gymnasium.spaces.Box) and self.marked:
+            # 0 must be within the bounds, too.
+            low, high = np.append(np.minimum(space.low, 0), 0), np.append(np.maximum(space.high, 0), 1)
+            self.observation_space = gymnasium.spaces.Box(
+                low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type
+            )  # fmt: skip
         self.over = False
         self.last: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         self.over, self.last = False, None
-        return self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._mark(observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, without an end."""
         if self.over:
             return copy.copy(self.last), 0.0, False, False, {}
         observation, reward, terminated, truncated, info = self.env.step(action)
+        observation = self._mark(observation)
         if terminated:
             self.over, self.last = True, copy.copy(observation)
+            if self.marked:
+                self.last[:-1], self.last[-1] = 0, 1
         return observation, reward, False, truncated, info
+
+    def _mark(self, observation: Any) -> Any:
+        return np.append(observation, np.zeros(1, observation.dtype)) if self.marked else observation
 
 
 class SilentRestart(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -21,7 +21,7 @@ from preference.inputs import Inputs, StepReader
 from preference.learner import PreferenceLearner
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
-from preference.teachers import FileTeacher, SyntheticTeacher
+from preference.teachers import TEACHERS, FileTeacher, SyntheticTeacher
 from rllab.callbacks import Callback
 from rllab.config import TrainConfig, configure
 from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
@@ -77,6 +77,8 @@ def learn(
     with Workshop(config) as workshop:
         workshop.check()
         _reader(workshop)
+        if overwrite:
+            _clear_store(folder)
         with Run.create(folder, document, overwrite) as run, ExitStack() as stack:
             training, learner = _training(workshop, run, preference, run_id, callbacks, quiet, stack)
             training.save()
@@ -130,6 +132,24 @@ def frames_per_second(env: EnvConfig) -> float:
         return render_fps(single)
     finally:
         single.close()
+
+
+def _clear_store(folder: Path) -> None:
+    """Remove the store of a run that is to be replaced; raises RllabError if it has answers that people gave."""
+    path = folder / STORE_FILE
+    if not path.exists():
+        return
+    with Store.open(path) as store:
+        people = sorted(set(store.progress().by_annotator) - {*TEACHERS, "file"})
+    if people:
+        raise RllabError(
+            f"{path} has answers of {', '.join(people)}, which --overwrite would delete: choose another folder with "
+            "--out, or move that file away first"
+        )
+    for name in (path, *path.parent.glob(f"{STORE_FILE}-*")):
+        name.unlink(missing_ok=True)
+    for file in (folder / REWARD_FOLDER).glob("*"):
+        file.unlink()
 
 
 def _reader(workshop: Workshop) -> StepReader:

@@ -36,7 +36,7 @@ from rllab.train import Training
 INITIAL_EPOCHS = 4
 """The first fit, from nothing, takes so many times the epochs of the later ones, which go on from it."""
 REFERENCE_CLIPS = 256
-"""Over how many of the newest clips rewards are normalised."""
+"""Over how many clips rewards are normalised: half of them the first that were asked about, half the newest."""
 WAIT_SECONDS = 0.5
 """Between looks for the first answers, where somebody else gives them."""
 
@@ -159,11 +159,16 @@ class PreferenceLearner(Callback):
         query = self.config.query
         count = min(count, query.labels - self.asked)
         knows_nothing = not self.fits  # such an ensemble disagrees about nothing in particular
-        drawn = count if knows_nothing else count * query.candidates
+        drawn = count * (2 if knows_nothing else query.candidates)
         pairs = self.pool.draw_pairs(drawn, self.generator, query.newest if newest is None else newest)
         if not pairs or count < 1:
             return
         candidates = self._candidates(pairs)
+        # Clips that look the same to the model can only be ties.
+        different = np.abs(candidates.differences).max(axis=0) > 1e-6
+        if different.sum() >= count:
+            pairs = [pair for pair, keep in zip(pairs, different, strict=True) if keep]
+            candidates = candidates.only(different)
         mix = {"uniform": 1.0} if knows_nothing and "coverage" not in self.mix else self.mix
         chosen = select(candidates, count, mix, self.generator)
         expected = (0.5 * np.tanh(0.5 * candidates.differences) + 0.5).mean(axis=0)
@@ -212,7 +217,9 @@ class PreferenceLearner(Callback):
         except RllabError as error:
             training.note(f"the reward is not fitted yet: {error}")
             return
-        reference = ClipBatch.of(self.pool.clips[-REFERENCE_CLIPS:])
+        # Old and new: over the newest alone, a reward that they all have would lose its scale.
+        half = REFERENCE_CLIPS // 2
+        reference = ClipBatch.of([*self.data.clips[:half], *self.pool.clips[-half:]])
         before = self.model.reward(**reference.arrays)[reference.valid]
         first = self.fits == 0
         self.model.observe(self.model.numbers(reference.arrays)[reference.valid])

@@ -8,6 +8,7 @@ and drawing at random, alone or mixed.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,10 @@ class Candidates:
     """A point for each pair, `[M, D]`: the mean steps of both clips."""
     known: Array
     """Points of pairs that were asked about already, `[K, D]`."""
+
+    def only(self, index: NDArray[Any]) -> "Candidates":
+        """Some of the pairs."""
+        return Candidates(self.differences[:, index], self.embeddings[index], self.known)
 
 
 def disagreement(candidates: Candidates) -> Array:
@@ -101,8 +106,7 @@ def select(
         if name == "uniform":
             picked = generator.choice(available, share, replace=False)
         elif name == "coverage":
-            rest = Candidates(candidates.differences[:, available], candidates.embeddings[available], candidates.known)
-            picked = available[coverage(rest, share)] if share else available[:0]
+            picked = available[coverage(candidates.only(available), share)] if share else available[:0]
         else:
             scores = SCORES[name](candidates)[available]
             # Stable, so that equal scores are taken in the order they were drawn.
