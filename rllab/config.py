@@ -102,7 +102,7 @@ def configure(agent: str, env: str, settings: Mapping[str, Any] | None = None, *
                 f"there is no setting '{name}' for {agent}" + (f"; did you mean {' or '.join(near)}?" if near else "")
             )
         kind = parts.get(homes[name])
-        chosen[homes[name]][name] = value if kind is None else _fitting(kind, name, value)
+        chosen[homes[name]][name] = value if kind is None else fitting(kind, name, value)
     built = {part: kind(**chosen[part]) for part, kind in parts.items()}
     return TrainConfig(**built, **chosen[""])
 
@@ -122,7 +122,7 @@ def presets(agent: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads(text)
 
 
-def _fitting(kind: type, name: str, value: Any) -> Any:
+def fitting(kind: type, name: str, value: Any) -> Any:
     """`value`, checked and converted to the field's type as far as JSON and TOML blur it (lists, whole floats)."""
     expected = typing.get_type_hints(kind)[name]
     options = typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)

@@ -70,6 +70,11 @@ class EnvOptions(EnvConfig):
     env_kwargs: JsonObject = field(default_factory=dict)
     """Arguments for the environment's constructor, such as '{"gravity": -12.0}'."""
 
+    @property
+    def config(self) -> EnvConfig:
+        """The same as the run keeps it."""
+        return EnvConfig(**{part.name: getattr(self, part.name) for part in dataclasses.fields(EnvConfig)})
+
 
 @dataclass(frozen=True)
 class TrainArguments(Generic[AgentKind]):
@@ -84,8 +89,7 @@ class TrainArguments(Generic[AgentKind]):
     @property
     def config(self) -> TrainConfig:
         """The run's configuration."""
-        env = EnvConfig(**{part.name: getattr(self.env, part.name) for part in dataclasses.fields(EnvConfig)})
-        return TrainConfig(self.agent, env, self.policy, self.loop, self.run.seed, self.run.device)
+        return TrainConfig(self.agent, self.env.config, self.policy, self.loop, self.run.seed, self.run.device)
 
 
 def command(argv: Sequence[str]) -> int:

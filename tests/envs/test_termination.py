@@ -35,7 +35,7 @@ def play(vector_env, steps, seed=0, start=None):
     return [np.array(column) for column in zip(*columns, strict=True)]
 
 
-@pytest.mark.parametrize("termination", ["ignored", "restart"])
+@pytest.mark.parametrize("termination", ["ignored", "absorbing", "restart"])
 @pytest.mark.parametrize("vectorization", ["auto", "workers"])
 def test_every_episode_of_the_cart_pole_has_exactly_500_steps(termination, vectorization):
     vector_env = make_vector(EnvConfig("CartPole-v1", 2, vectorization, termination=termination, workers=1))
@@ -116,6 +116,8 @@ def test_restarts_do_not_set_back_the_time_limit_of_an_environment_with_wrappers
         EnvConfig("CartPole-v1", 2, termination="ignored", max_episode_steps=70),
         EnvConfig("CartPole-v1", 2, "workers", termination="restart", max_episode_steps=70, workers=1),
         EnvConfig("Hopper-v5", 2, termination="ignored", max_episode_steps=70),
+        EnvConfig("Hopper-v5", 2, termination="absorbing", max_episode_steps=170),
+        EnvConfig("LunarLander-v3", 2, termination="absorbing", max_episode_steps=250),
         EnvConfig("LunarLander-v3", 2, termination="restart", max_episode_steps=250),
         EnvConfig("BipedalWalker-v3", 1, termination="restart", max_episode_steps=250),
         EnvConfig("toy_environments:ObjectWalk-v0", 2, termination="restart"),
@@ -135,6 +137,38 @@ def test_a_restored_environment_continues_bit_for_bit(config):
         assert identical(first, second)
     vector_env.close()
     resumed.close()
+
+
+def test_all_ends_are_one_absorbing_state_with_reward_0_that_a_number_of_its_own_marks():
+    env = make_single(EnvConfig("CartPole-v1", termination="absorbing"))
+    plain = make_single(EnvConfig("CartPole-v1"))
+    assert env.observation_space.shape == (5,)
+    observation, _ = env.reset(seed=0)
+    expected, _ = plain.reset(seed=0)
+    np.testing.assert_array_equal(observation, [*expected, 0])
+    over, steps = False, 0
+    while not over:
+        observation, reward, terminated, truncated, _ = env.step(1)
+        expected, expected_reward, over, *_ = plain.step(1)
+        np.testing.assert_array_equal(observation, [*expected, 0])
+        assert (reward, terminated, truncated) == (expected_reward, False, False)
+        steps += 1
+    for step in range(steps, 500):
+        observation, reward, terminated, truncated, _ = env.step(0)
+        np.testing.assert_array_equal(observation, [0, 0, 0, 0, 1])
+        assert env.observation_space.contains(observation)
+        assert (reward, terminated, truncated) == (0, False, step == 499)
+    observation, _ = env.reset()
+    assert observation[-1] == 0
+
+
+def test_observations_that_are_no_vector_stay_what_they_were_last():
+    env = make_single(EnvConfig("toy_environments:ObjectWalk-v0", termination="absorbing"))
+    env.reset(seed=0)
+    seen = [env.step(env.action_space.sample())[:3] for _ in range(30)]
+    assert not any(terminated for *_, terminated in seen)
+    assert [reward for _, reward, _ in seen[-3:]] == [0, 0, 0]
+    assert identical(seen[-1][0], seen[-2][0])
 
 
 def test_a_game_begun_anew_is_stacked_upon_the_last_one():
