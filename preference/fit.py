@@ -21,7 +21,7 @@ from rllab.agents.optimizer import require_finite
 class FitConfig:
     """How the reward model is fitted."""
 
-    fit_epochs: int = 50
+    fit_epochs: int = 20
     """Passes over the comparisons each time it is fitted; it goes on from where it was."""
     fit_batch_size: int = 32
     """Pairs of a minibatch."""
@@ -51,8 +51,9 @@ class FitConfig:
 
 LOWEST_RATIO, HIGHEST_RATIO = 1.1, 1.5
 """Of held-out to training loss (Christiano et al. 2017, appendix A)."""
-L2_STEP, L2_RANGE = 1.2, (1e-7, 1.0)
-"""Factor by which λ changes after an epoch that ended outside these, and where it stops."""
+L2_STEP, L2_RANGE = 1.05, (1e-6, 0.1)
+"""Factor by which λ changes after an epoch that ended outside these, and where it stops. The weights take tens of
+epochs to follow λ: a larger factor overshoots, and above 0.1 nothing is learnt any more."""
 FEWEST_HELD_OUT = 10
 """Held-out pairs below which their loss is too uncertain to adapt anything to."""
 

@@ -1,12 +1,14 @@
 """Show in a few minutes what the lab does: train an agent, evaluate it, plot its learning and film it.
 
-The demonstration is a list of acts; each returns the rows it adds to the table at the end.
+The demonstration is a list of acts, entry points of the group `rllab.demo_acts` in the order of their names; each
+returns the rows it adds to the table at the end.
 """
 
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from envs.errors import RllabError
@@ -23,6 +25,8 @@ from rllab.runs import Run
 
 THRESHOLD = 475.0
 """The mean return over 100 episodes at which CartPole-v1 counts as solved (Gymnasium's own `reward_threshold`)."""
+CONTROL_RUN = "cartpole-ppo"
+"""The first act's run, in the demonstration's folder."""
 _PLOTTED = ("steps", "return_mean", "length_mean", "entropy", "evaluation/return_mean", "evaluation/length_mean")
 
 
@@ -62,12 +66,13 @@ def command(argv: Sequence[str]) -> int:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RllabError(f"{out} is not an empty folder; choose another with --out")
     began = time.perf_counter()
+    acts = [entry.load() for entry in sorted(entry_points(group="rllab.demo_acts"), key=lambda entry: entry.name)]
     results = []
-    for index, act in enumerate(ACTS, start=1):
+    for index, act in enumerate(acts, start=1):
         scene = (act.play.__doc__ or "").partition("\n")[0]
-        print(f"Act {index} of {len(ACTS)}, {act.title}: {scene}", flush=True)
+        print(f"Act {index} of {len(acts)}, {act.title}: {scene}", flush=True)
         results.append(act.play(out))
-    rows = [(act.title if row == 0 else "", *cells) for act, result in zip(ACTS, results, strict=True)
+    rows = [(act.title if row == 0 else "", *cells) for act, result in zip(acts, results, strict=True)
             for row, cells in enumerate(result.rows)]  # fmt: skip
     print()
     print_table(("Act", "", "What happened"), rows)
@@ -85,7 +90,7 @@ def _control(folder: Path) -> Result:
     config = configure(
         "ppo", "CartPole-v1", {"evaluation_every": 10_000, "evaluation_episodes": 50, "stop_at": THRESHOLD}
     )
-    run = train(config, out=folder / "cartpole-ppo")
+    run = train(config, out=folder / CONTROL_RUN)
     metrics = Run.open(run.path).read_metrics()
     seconds = metrics[-1]["seconds"]
 
@@ -117,5 +122,5 @@ def _control(folder: Path) -> Result:
     return Result(rows, next_commands, failure)
 
 
-ACTS = [Act("Control", _control)]
-"""What `rllab demo` plays, in order."""
+CONTROL = Act("Control", _control)
+"""The first act."""

@@ -9,7 +9,7 @@ from envs.errors import RllabError
 from preference import bradley_terry
 from preference.comparisons import Clip
 from preference.dataset import ComparisonData
-from preference.fit import FitConfig, Fitter, _cross_entropy
+from preference.fit import L2_STEP, FitConfig, Fitter, _cross_entropy
 from preference.inputs import Inputs
 from preference.reward_model import RewardConfig, RewardModel
 
@@ -108,14 +108,14 @@ def test_fits_with_the_same_seed_are_equal_bit_for_bit_and_a_resumed_one_too() -
 def test_l2_grows_while_the_held_out_loss_is_too_far_above_the_training_loss_and_shrinks_below() -> None:
     fitter = fitter_for(make_model(), l2=1e-3)
     fitter._adapt([1.0, 1.6], held_out=10)
-    assert fitter.l2 == pytest.approx(1.2e-3)
+    assert fitter.l2 == pytest.approx(1e-3 * L2_STEP)
     fitter._adapt([1.0, 1.3], held_out=10)
-    assert fitter.l2 == pytest.approx(1.2e-3)
+    assert fitter.l2 == pytest.approx(1e-3 * L2_STEP)
     fitter._adapt([1.0, 1.05], held_out=10)
     fitter._adapt([1.0, 1.05], held_out=10)
-    assert fitter.l2 == pytest.approx(1e-3 / 1.2)
+    assert fitter.l2 == pytest.approx(1e-3 / L2_STEP)
     fitter._adapt([1.0, 9.0], held_out=9)  # too few to tell
-    assert fitter.l2 == pytest.approx(1e-3 / 1.2)
+    assert fitter.l2 == pytest.approx(1e-3 / L2_STEP)
 
 
 def test_both_losses_are_means_over_comparisons_whatever_their_numbers() -> None:
