@@ -29,7 +29,7 @@ def _from_comparisons(folder: Path) -> Result:
     run = learn(config, preference=preference, out=folder / "cartpole-preference")
     metrics = Run.open(run.path).read_metrics()
     seconds = metrics[-1]["seconds"]
-    measured = [row for row in metrics if "reward/held_out_loss" in row][-1]
+    labels = metrics[-1]["reward/labels"]
 
     mean = evaluate(run, episodes=100).mean
     curves = {"true reward (act 1)": [Run.open(folder / CONTROL_RUN).read_metrics()]} if _is_there(folder) else {}
@@ -42,8 +42,8 @@ def _from_comparisons(folder: Path) -> Result:
     agreement = [row["reward/step_pearson"] for row in metrics if "reward/step_pearson" in row]
     rows = [
         ("Trained", f"{run.steps:,} steps in {format_duration(seconds)}"),
-        ("Comparisons", f"{measured['reward/labels']:.0f} by an oracle; the agent never saw the true reward"),
-        ("Learned reward", f"fitted {measured['reward/fits']:.0f} times; correlates {agreement[-1]:.2f} with the true one"),
+        ("Comparisons", f"{labels:.0f} by an oracle; the agent never saw the true reward"),
+        ("Learned reward", f"correlation with the true one: {agreement[-1]:.2f} a step" if agreement else "–"),
         ("Evaluated", f"mean true return {number(mean)} of 500 over 100 episodes (asked: {THRESHOLD:g})"),
         ("Run", str(run.path)),
         ("Beside act 1", str(plot)),
