@@ -16,6 +16,7 @@ CLIP_SECONDS = 1.5
 """How long a clip is where nothing else is said (Christiano et al. 2017, section 2.2.2: "between 1 and 2 seconds")."""
 
 Arrays = dict[str, NDArray[Any]]
+_COLUMNS = "columns"
 
 
 def clip_length(fps: float, seconds: float = CLIP_SECONDS) -> int:
@@ -42,12 +43,19 @@ class ClipCutter:
         """The last steps of each row's running episode, at most 2L − 1."""
         self._fresh = np.zeros(rows, np.int64)
         """How many of them are in no clip yet."""
+        self._columns = 0
+        """Of all rollouts so far; a column is a step of the vector environment, those that only reset included."""
 
     def cut(self, rollout: Rollout, policy_step: int) -> list[Clip]:
-        """The clips that a rollout completes, made by the policy that had trained for `policy_step` steps."""
+        """The clips that a rollout completes, made by the policy that had trained for `policy_step` steps.
+
+        A clip's details say where it was cut: `row`, and `column`, that of its first step among those of all rollouts.
+        """
         arrays = self.reader.arrays(rollout, self.reads)
         arrays["rewards"] = rollout.environment_rewards.cpu().numpy()
         valid = rollout.valid.cpu().numpy()
+        arrays[_COLUMNS] = np.broadcast_to(self._columns + np.arange(valid.shape[1]), valid.shape)
+        self._columns += valid.shape[1]
         done = (rollout.terminated | rollout.truncated).cpu().numpy()
         clips: list[Clip] = []
         for row in range(len(valid)):
@@ -82,17 +90,25 @@ class ClipCutter:
         return [{name: array[first:last].copy() for name, array in joined.items()} for first, last in complete]
 
     def _clip(self, arrays: Arrays, policy_step: int, row: int) -> Clip:
-        identity = content_id(uuid.UUID(self.run), arrays, f"{policy_step} {row}") if self.run else uuid.uuid4()
-        return Clip(identity, arrays, self.run, policy_step, {"row": row})
+        details = {"row": row, "column": int(arrays.pop(_COLUMNS)[0])}
+        context = f"{policy_step} {row} {details['column']}"
+        identity = content_id(uuid.UUID(self.run), arrays, context) if self.run else uuid.uuid4()
+        return Clip(identity, arrays, self.run, policy_step, details)
+
+    @property
+    def earliest_column(self) -> int:
+        """The first column that clips to come may reach back to."""
+        return min((int(tail[_COLUMNS][0]) for tail in self._tails if tail), default=self._columns)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows' running episodes."""
-        return {"tails": {str(row): tail for row, tail in enumerate(self._tails)}, "fresh": self._fresh}
+        tails = {str(row): tail for row, tail in enumerate(self._tails)}
+        return {"tails": tails, "fresh": self._fresh, "columns": self._columns}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self._tails = [dict(state["tails"][str(row)]) for row in range(len(self._tails))]
-        self._fresh = np.array(state["fresh"])
+        self._fresh, self._columns = np.array(state["fresh"]), int(state["columns"])
 
 
 class ClipPool:

@@ -71,6 +71,8 @@ class PreferenceConfig:
     """Answer and fit in processes of their own while the agent goes on (as the paper's three processes do)."""
     store: str | None = None
     """Where clips and answers are kept, a file or a database's URL; None: comparisons.sqlite in the run's folder."""
+    frames: bool = False
+    """Draw the clips that are asked about also where no person answers."""
 
     def __post_init__(self) -> None:
         if self.teacher == "file" and self.answers is None:

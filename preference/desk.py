@@ -13,6 +13,8 @@ from preference.teachers import Teacher
 Result = TypeVar("Result")
 RETRY_SECONDS = 2.0
 """Between attempts to reach a store that is locked or gone."""
+POLL_SECONDS = 0.5
+"""Between looks for answers: people are slow, and a look costs as much as a small rollout."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,56 @@ class Desk(Protocol):
         """Take over what `state_dict` gave."""
 
 
+class Patience:
+    """Makes calls to a store again while it is unavailable: training pauses, says so once, and goes on."""
+
+    def __init__(self, note: Callable[[str], None], ending: Callable[[], bool] = lambda: False) -> None:
+        """`note` tells a person something; `ending`: whether somebody asked to stop."""
+        self.note, self.ending = note, ending
+
+    def __call__(self, call: Callable[[], Result]) -> Result:
+        """What `call` gives, however long it takes.
+
+        Raises:
+            StoreUnavailable: the store is, and somebody asked to stop.
+        """
+        paused = False
+        while True:
+            try:
+                result = call()
+            except StoreUnavailable as error:
+                if self.ending():
+                    raise
+                if not paused:
+                    self.note(f"paused: {error} Trying again every {RETRY_SECONDS:g} s.")
+                paused = True
+                time.sleep(RETRY_SECONDS)
+            else:
+                if paused:
+                    self.note("the store of comparisons is there again; going on")
+                return result
+
+
+class Illustrator(Protocol):
+    """Draws the clips that are asked about (`preference.drawing.Drawing`)."""
+
+    def deliver(self, clips: Sequence[Clip]) -> None:
+        """Have clips drawn that are about to be asked about."""
+
+    def collect(self) -> None:
+        """Put into the store what has been drawn, without waiting."""
+
+
 class TeacherDesk:
     """A teacher who answers on the spot; the store keeps the record."""
 
-    def __init__(self, teacher: Teacher, store: Store, run: str, name: str, note: Callable[[str], None]) -> None:
-        """`name`: the annotator's, on record; `note` tells a person something."""
-        self.teacher, self.store, self.run, self.name, self.note = teacher, store, run, name, note
+    def __init__(
+        self, teacher: Teacher, store: Store, run: str, name: str, patience: Patience,
+        illustrator: Illustrator | None = None,
+    ) -> None:  # fmt: skip
+        """`name`: the annotator's, on record; `patience`: with the store; `illustrator`: None draws nothing."""
+        self.teacher, self.store, self.run, self.name = teacher, store, run, name
+        self.patience, self.illustrator = patience, illustrator
 
     def ask(self, questions: Sequence[Question]) -> Answered:
         labels = self.teacher.label([(question.first, question.second) for question in questions])
@@ -77,21 +123,25 @@ class TeacherDesk:
             Answer(uuid.uuid5(pair.id, self.name), pair.id, self.name, label)
             for pair, label in zip(pairs, labels, strict=True)
         ]
+        if self.illustrator is not None:
+            self.illustrator.deliver(clips)
 
         def record() -> None:
             self.store.add_clips(clips)
             self.store.ask(pairs)
             self.store.answer(answers)
 
-        patiently(record, self.note)
+        self.patience(record)
         comparisons = (Comparison(pair, answer) for pair, answer in zip(pairs, answers, strict=True))
         return Answered([(item, asked.first, asked.second) for item, asked in zip(comparisons, questions, strict=True)])
 
     def poll(self) -> Answered:
+        if self.illustrator is not None:
+            self.illustrator.collect()
         return Answered()
 
     def clips(self, ids: Sequence[str]) -> list[Clip]:
-        return patiently(lambda: self.store.clips(map(uuid.UUID, ids)), self.note)
+        return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"teacher": self.teacher.state_dict()}
@@ -103,62 +153,44 @@ class TeacherDesk:
 class StoreDesk:
     """Somebody else answers, in their own time: people on the labelling page, or a teacher's process."""
 
-    def __init__(
-        self, store: Store, run: str, note: Callable[[str], None], *, deliver: Callable[[Sequence[Clip]], None] | None
-    ) -> None:
-        """`deliver` is given the clips that are asked about, to draw them."""
-        self.store, self.run, self.note, self.deliver = store, run, note, deliver
+    def __init__(self, store: Store, run: str, patience: Patience, illustrator: Illustrator | None = None) -> None:
+        """`patience`: with the store; `illustrator`: None draws nothing."""
+        self.store, self.run, self.patience, self.illustrator = store, run, patience, illustrator
         self._cursor = 0
-        self._polled = 0.0
+        self._next_poll = 0.0
 
     def ask(self, questions: Sequence[Question]) -> Answered:
         clips = [clip for question in questions for clip in (question.first, question.second)]
+        # Before they can be asked about, so that no clip is left undrawn by whoever kills this process.
+        if self.illustrator is not None:
+            self.illustrator.deliver(clips)
 
         def record() -> None:
             self.store.add_clips(clips)
             self.store.ask([question.pair(self.run) for question in questions])
 
-        patiently(record, self.note)
-        if self.deliver is not None:
-            self.deliver(clips)
+        self.patience(record)
         return Answered()
 
     def poll(self) -> Answered:
         now = time.monotonic()
-        if now - self._polled < 0.5:  # people are slow, and a query costs as much as a small rollout
+        if now < self._next_poll:
             return Answered()
-        self._polled = now
-        changes = patiently(lambda: self.store.comparisons(self.run, self._cursor), self.note)
+        self._next_poll = now + POLL_SECONDS
+        if self.illustrator is not None:
+            self.illustrator.collect()
+        changes = self.patience(lambda: self.store.comparisons(self.run, self._cursor))
+        wanted = dict.fromkeys(clip for item in changes.added for clip in (item.pair.first, item.pair.second))
+        clips = {clip.id: clip for clip in self.patience(lambda: self.store.clips(wanted))} if wanted else {}
         self._cursor = changes.cursor
-        if not changes.added and not changes.withdrawn:
-            return Answered()
-        wanted = [clip for item in changes.added for clip in (item.pair.first, item.pair.second)]
-        clips = {clip.id: clip for clip in patiently(lambda: self.store.clips(dict.fromkeys(wanted)), self.note)}
         added = [(item, clips[item.pair.first], clips[item.pair.second]) for item in changes.added]
         return Answered(added, list(changes.withdrawn))
 
     def clips(self, ids: Sequence[str]) -> list[Clip]:
-        return patiently(lambda: self.store.clips(map(uuid.UUID, ids)), self.note)
+        return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"cursor": self._cursor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._cursor = int(state["cursor"])
-
-
-def patiently(call: Callable[[], Result], note: Callable[[str], None]) -> Result:
-    """What `call` gives, made again while the store is unavailable: training pauses, says so, and goes on."""
-    paused = False
-    while True:
-        try:
-            result = call()
-        except StoreUnavailable as error:
-            if not paused:
-                note(f"paused: {error} Trying again every {RETRY_SECONDS:g} s.")
-            paused = True
-            time.sleep(RETRY_SECONDS)
-        else:
-            if paused:
-                note("the store of comparisons is there again; going on")
-            return result

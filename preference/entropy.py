@@ -1,9 +1,9 @@
 """State entropy as an intrinsic reward: what an agent explores for before anybody has been asked anything.
 
 Lee, Smith, Abbeel 2021 ("PEBBLE: Feedback-efficient interactive reinforcement learning via relabeling experience and
-unsupervised pre-training"), section 4.1: the particle-based estimate of the entropy of visited states (equation 4) rises
-with the distance of each from its k-th nearest neighbour, so the reward of a state is the logarithm of that distance
-(equation 5), divided by a running estimate of its standard deviation.
+unsupervised pre-training"), section 4.1: the particle-based estimate of the entropy of visited states (equation 4)
+rises with the distance of each from its k-th nearest neighbour, so the reward of a state is the logarithm of that
+distance (equation 5), divided by a running estimate of its standard deviation.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from envs.errors import RllabError
 from envs.normalise import RunningMoments
 
 NEIGHBOURS = 5
-"""k (PEBBLE, appendix B: 5)."""
+"""k, as in the configuration that B-Pref (Lee et al. 2021) published for PEBBLE."""
 SMALLEST_DISTANCE = 1e-6
 """States that are nearer than this count as this far apart: the logarithm of 0 would be no reward."""
 _CHUNK = 2**22

@@ -7,21 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from envs.atari import game_of
 from envs.errors import RllabError
 from envs.make import EnvConfig, make_single
 from envs.registry import ATARI, constructor_arguments, family_of, find_spec
 from envs.render import render_fps
 from envs.termination import TerminationName
+from preference.beside import Surroundings, Voice, clear
 from preference.clips import clip_length
 from preference.config import PreferenceConfig
-from preference.desk import Desk, StoreDesk, TeacherDesk
 from preference.inputs import Inputs, StepReader
 from preference.learner import PreferenceLearner
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
-from preference.teachers import TEACHERS, FileTeacher, SyntheticTeacher
+from preference.teachers import TEACHERS
 from rllab.callbacks import Callback
 from rllab.config import TrainConfig, configure
 from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
@@ -150,11 +149,13 @@ def _clear_store(folder: Path) -> None:
         name.unlink(missing_ok=True)
     for file in (folder / REWARD_FOLDER).glob("*"):
         file.unlink()
+    clear(folder)
 
 
 def _reader(workshop: Workshop) -> StepReader:
-    space = workshop.vector_env
-    return StepReader(space.single_observation_space, space.single_action_space)
+    env, spec = workshop.vector_env, find_spec(workshop.config.env.id)
+    game = game_of(spec) if family_of(spec) is ATARI else None
+    return StepReader(env.single_observation_space, env.single_action_space, game=game)
 
 
 def _training(
@@ -165,31 +166,17 @@ def _training(
     config, reader = workshop.config, _reader(workshop)
     task = task_of(config.env, reader.inputs)
     store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
-    notes: list[Training] = []
-
-    def note(sentence: str) -> None:
-        notes[0].note(sentence)
-
+    voice = Voice(quiet)
+    beside = Surroundings(workshop, reader, run, preference, run_id, store, voice, stack)
     clip_steps = preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds)
     learner = PreferenceLearner(
-        preference, reader, _desk(preference, store, run_id, config.seed, note), rows=config.env.num_envs,
-        steps=config.loop.steps, clip_steps=clip_steps, seed=config.seed, discount=config.agent.discount, run=run_id,
+        preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps, clip_steps=clip_steps,
+        seed=config.seed, discount=config.agent.discount, run=run_id, note=voice, fitting=beside.fitting(),
     )  # fmt: skip
     keep_next = preference.reward.reads == "observation_action_next"
-    training = workshop.training(run, [learner, *callbacks], quiet, reward_model=learner, keep_next=keep_next)
-    notes.append(training)
+    training = workshop.training(run, [voice, learner, *callbacks], quiet, reward_model=learner, keep_next=keep_next)
+    beside.record(training, learner)
     return training, learner
-
-
-def _desk(preference: PreferenceConfig, store: Store, run_id: str, seed: int, note: Any) -> Desk:
-    if preference.teacher == "human" or preference.asynchronous:
-        return StoreDesk(store, run_id, note, deliver=None)
-    if preference.teacher == "file":
-        assert preference.answers is not None
-        return TeacherDesk(FileTeacher(preference.answers), store, run_id, "file", note)
-    generator = np.random.default_rng(np.random.SeedSequence([seed, 0x7EAC4E6]))
-    teacher = SyntheticTeacher(preference.judgement, generator)
-    return TeacherDesk(teacher, store, run_id, preference.teacher, note)
 
 
 def _finish(training: Training, learner: PreferenceLearner, config: TrainConfig, workshop: Workshop) -> LearnedRun:

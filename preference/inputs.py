@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.errors import RllabError
+from preference.score_regions import blank, blank_observations
 from rllab.config import with_tuples
 from rllab.frames import FrameStacks
 from rllab.nested import Nested, leaf_at, map_nested
@@ -110,17 +111,25 @@ class Inputs:
 class StepReader:
     """Observations and actions of an environment, as clips keep them."""
 
-    def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
-        """Raises RllabError for spaces that reward models cannot read."""
+    def __init__(
+        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], *, game: str | None = None
+    ) -> None:
+        """`game`: the ROM's name of an Atari game, whose score is painted over.
+
+        Raises RllabError for spaces that reward models cannot read.
+        """
         self.inputs = Inputs.of(observation_space, action_space)
-        self._layout, self._space = ObservationLayout(observation_space), action_space
+        self._layout, self._space, self._game = ObservationLayout(observation_space), action_space, game
 
     def observations(self, observations: Nested, leading: int) -> NDArray[Any]:
         """(Nested) tensors `[..., *obs]` with `leading` dimensions before the observation, as one array."""
         if self.inputs.image:
             leaf = leaf_at(observations, self._layout.images[0][0])
             pixels: torch.Tensor = leaf.pixels() if isinstance(leaf, FrameStacks) else leaf
-            return pixels.numpy()
+            images = pixels.numpy()
+            if self._game is None:
+                return images
+            return blank(images, self._game) if self.inputs.channels_last else blank_observations(images, self._game)
         parts: list[NDArray[Any]] = []
         numbers = self._layout.flat_numbers(observations, leading)
         if numbers is not None:

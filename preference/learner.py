@@ -8,22 +8,22 @@ and by nothing that learns.
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import RllabError
 from preference.bradley_terry import HUMAN_NOISE
 from preference.clips import ClipCutter, ClipPool
 from preference.comparisons import Clip
 from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Desk, Question
-from preference.fit import Fitter, check_preferences, clip_returns
+from preference.fit import Fitter, clip_returns
+from preference.fitting import REFERENCE_CLIPS, FitHere, Fitting, take_in
 from preference.inputs import StepReader
-from preference.measures import PreferenceMeasures, Spread, ensemble_spread
+from preference.measures import ensemble_spread
 from preference.queries import Candidates, LabelSchedule, embed, parse_mix, select
 from preference.reward_model import RewardModel
 from preference.watch import Watch
@@ -33,10 +33,6 @@ from rllab.policies.actor_critic import ActorCritic
 from rllab.rollout import Rollout
 from rllab.train import Training
 
-INITIAL_EPOCHS = 4
-"""The first fit, from nothing, takes so many times the epochs of the later ones, which go on from it."""
-REFERENCE_CLIPS = 256
-"""Over how many clips rewards are normalised: half of them the first that were asked about, half the newest."""
 WAIT_SECONDS = 0.5
 """Between looks for the first answers, where somebody else gives them."""
 
@@ -53,7 +49,8 @@ class PreferenceLearner(Callback):
 
     def __init__(
         self, config: PreferenceConfig, reader: StepReader, desk: Desk, *, rows: int, steps: int, clip_steps: int,
-        seed: int, discount: float, run: str,
+        seed: int, discount: float, run: str, note: Callable[[str], None] = print,
+        fitting: Callable[[RewardModel, ComparisonData], Fitting] | None = None,
     ) -> None:  # fmt: skip
         """Make model, pool and schedule.
 
@@ -67,6 +64,8 @@ class PreferenceLearner(Callback):
             seed: of the networks and of everything drawn.
             discount: γ of the agent.
             run: a UUID that the ids of clips and pairs are made from.
+            note: tells a person something.
+            fitting: makes what fits the model; None: it is fitted here.
         """
         self.config, self.reader, self.desk, self.discount = config, reader, desk, discount
         choosing, drawing, shuffling = (
@@ -78,6 +77,9 @@ class PreferenceLearner(Callback):
         fit, query = config.fit, config.query
         self.data = ComparisonData(config.reward.members, drawing, held_out=fit.held_out, bootstrap=fit.bootstrap)
         self.fitter = Fitter(self.model, fit, shuffling, noise=HUMAN_NOISE if config.teacher == "human" else 0.0)
+        self.fitting = FitHere(self.model, self.data, self.fitter, note) if fitting is None else fitting(
+            self.model, self.data
+        )  # fmt: skip
         self.cutter = ClipCutter(reader, rows, clip_steps, reads=config.reward.reads, run=run)
         self.pool = ClipPool(query.pool or (100 if reader.inputs.image else 2000))
         decay = query.rate_decay or (5e6 if reader.inputs.image else 2e6)
@@ -152,6 +154,11 @@ class PreferenceLearner(Callback):
     def _arrays(self, rollout: Rollout) -> dict[str, NDArray[Any]]:
         return self.reader.arrays(rollout, self.config.reward.reads)
 
+    def earliest_column(self) -> int:
+        """The first column of the run that a clip may begin at which is yet to be asked about."""
+        columns = [clip.details["column"] for clip in self.pool.clips if "column" in clip.details]
+        return min([*columns, self.cutter.earliest_column])
+
     # Questions.
 
     def _ask(self, training: Training, count: int, newest: float | None = None) -> None:
@@ -196,39 +203,26 @@ class PreferenceLearner(Callback):
     # Answers.
 
     def _learn(self, training: Training, answered: Answered) -> None:
-        """Take in what has been answered, and fit the model if that is something new to learn from."""
-        changed = 0
-        for answer in answered.withdrawn:
-            changed += self.data.remove(str(answer))
-        for comparison, first, second in answered.added:
+        """Take in what has been answered, and bring the model up to date if that gave something new."""
+        changed = take_in(self.data, answered)
+        for comparison, _, _ in answered.added:
             preference, expected = comparison.preference, comparison.pair.details.get("probability")
-            if preference is None:
-                continue
-            if self.fits and expected is not None:
+            if self.fits and preference is not None and expected is not None:
                 self.watch.compare(float(expected), preference)
-            self.data.add(first, second, preference, str(comparison.answer.id))
-            changed += 1
-        if changed:
+        if self.fitting.due(changed > 0):
             self._fit(training)
 
     def _fit(self, training: Training) -> None:
-        try:
-            check_preferences(np.array(self.data.preferences, np.float32))
-        except RllabError as error:
-            training.note(f"the reward is not fitted yet: {error}")
-            return
         # Old and new: over the newest alone, a reward that they all have would lose its scale.
         half = REFERENCE_CLIPS // 2
         reference = ClipBatch.of([*self.data.clips[:half], *self.pool.clips[-half:]])
         before = self.model.reward(**reference.arrays)[reference.valid]
         first = self.fits == 0
-        self.model.observe(self.model.numbers(reference.arrays)[reference.valid])
-        losses = self.fitter.fit(self.data, self.config.fit.fit_epochs * (INITIAL_EPOCHS if first else 1))
-        self.model.normalise_over(reference.arrays, reference.valid)
+        report = self.fitting.improve(reference, first)
         self.fits += 1
         if not first:
             self._carry_critic_over(training, before, self.model.reward(**reference.arrays)[reference.valid])
-        self._report = losses | self._held_out_measures() | {"reward/fits": float(self.fits)}
+        self._report = {**report, "reward/fits": float(self.fits)}
 
     def _carry_critic_over(self, training: Training, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
         """Map the critic by the least-squares line from old rewards to new ones, so that it survives the refit.
@@ -243,18 +237,6 @@ class PreferenceLearner(Callback):
             return
         slope = float(((before - before.mean()) * (after - after.mean())).mean()) / deviation**2
         training.policy.map_values(max(slope, 0.0), 0.0)
-
-    def _held_out_measures(self) -> dict[str, float]:
-        held_out = self.data.held_out()
-        if not held_out.any():
-            return {}
-        pairs, preferences = np.array(self.data.pairs), np.array(self.data.preferences)
-        difference = self.fitter.predictions(self.data.batch, pairs[held_out])
-        probabilities = (0.5 * np.tanh(0.5 * difference.astype(np.float64)) + 0.5).mean(axis=0)
-        measures = PreferenceMeasures.of(probabilities, preferences[held_out]).to_metrics("reward/held_out_")
-        batch = self.data.batch
-        spread = ensemble_spread(self.model.member_rewards(batch.arrays))[batch.valid]
-        return measures | Spread.of(spread).to_metrics("reward/labelled_spread_")
 
     # Resuming.
 

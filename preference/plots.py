@@ -40,7 +40,7 @@ def plot_reliability(measures: Mapping[str, PreferenceMeasures], output: Path | 
         lower.stairs(bins.counts, bins.edges, color=color, linewidth=1.8)
     upper.set_ylabel("Observed preference for the first")
     upper.set_ylim(-0.02, 1.02)
-    upper.legend(fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False)  # where it hides nothing
     lower.set_xlabel("Predicted probability that the first is better")
     lower.set_ylabel("Pairs")
     for panel in (upper, lower):

@@ -124,10 +124,10 @@ class RewardModel:
 
         The change of the moments is put into the first layer, so that a model that has learnt keeps what it knows.
         """
+        if not isinstance(self.module, EnsembleMLP):  # pixels have their scale already
+            return
         mean, deviation = self.moments.mean.copy(), np.sqrt(self.moments.variance) + 1e-8
         self.moments.update(numbers)
-        if not isinstance(self.module, EnsembleMLP):
-            return
         stretch = torch.from_numpy((np.sqrt(self.moments.variance) + 1e-8) / deviation).float()
         shift = torch.from_numpy((self.moments.mean - mean) / deviation).float()
         weight, bias = self.module.weights[0], self.module.biases[0]

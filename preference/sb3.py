@@ -2,6 +2,8 @@
 
     venv = RewardVecEnv(make_vec_env("Pendulum-v1", n_envs=4), "runs/pendulum")
     stable_baselines3.PPO("MlpPolicy", venv).learn(50_000)
+
+The reward model is frozen; `preference.off_policy` is where one is learnt while the agent learns.
 """
 
 from pathlib import Path
@@ -34,19 +36,20 @@ class RewardVecEnv(VecEnvWrapper):
         model: the reward model.
     """
 
-    def __init__(self, venv: VecEnv, model: RewardModel | Path | str) -> None:
+    def __init__(self, venv: VecEnv, model: RewardModel | Path | str, *, game: str | None = None) -> None:
         """Wrap a vector environment.
 
         Args:
             venv: what is stepped.
             model: a reward model; or the folder of a run from preferences, or one that `RewardModel.save` wrote.
+            game: the ROM's name of an Atari game, whose score the model was never shown.
 
         Raises:
             RllabError: there is no reward model in that folder, or it reads other observations or actions than these.
         """
         super().__init__(venv)
         self.model = model if isinstance(model, RewardModel) else load_reward_model(model)
-        self._reader = StepReader(venv.observation_space, venv.action_space)
+        self._reader = StepReader(venv.observation_space, venv.action_space, game=game)
         self._axes = _image_axes(self._reader.inputs, self.model.inputs)
         self._offset, self._flat_shape = _offset_of(venv.action_space), self.model.inputs.action_shape
         self._observations: NDArray[Any] | None = None

@@ -17,14 +17,15 @@ from preference.bradley_terry import HUMAN_NOISE
 from preference.comparisons import Clip, Comparison, Label
 from preference.dataset import ClipBatch, ComparisonData
 from preference.fit import FitConfig, Fitter, differences
+from preference.fitting import INITIAL_EPOCHS
 from preference.inputs import Inputs
-from preference.learner import INITIAL_EPOCHS
 from preference.measures import PreferenceMeasures
 from preference.reward_model import RewardConfig, RewardModel
 from preference.store import Store, Task
 from preference.teachers import TEACHERS
+from rllab.runs import Run
 
-_REPORTS = 20
+REPORTS = 20
 """How often a fit says how far it has come."""
 SYNTHETIC = frozenset({*TEACHERS, "file"})
 """Annotators that are no people."""
@@ -203,7 +204,7 @@ def fit_stored(
     model.observe(model.numbers(batch.arrays)[batch.valid])
     done, losses = 0, {"reward/training_loss": math.nan}
     while done < total:
-        some = min(max(1, total // _REPORTS), total - done)
+        some = min(max(1, total // REPORTS), total - done)
         losses = fitter.fit(data, some)
         done += some
         progress(done, total, losses["reward/training_loss"])
@@ -217,3 +218,19 @@ def fit_stored(
         for side in (False, True)
     ]
     return StoredFit(model, losses, measures[0], measures[1], tuple(sorted(held_ids)))
+
+
+def held_out_in_run(run: Run) -> frozenset[str]:
+    """The ids of the answers that a run of `learn` holds out, by its latest checkpoint.
+
+    Raises RllabError if there is no good checkpoint, or it is not a run of `learn`.
+    """
+    _, state = run.checkpoints.load("latest")
+    data = next((part["data"] for part in state["callbacks"] if "data" in part and "fitter" in part), None)
+    if data is None:
+        raise RllabError(f"{run.path} is no run of `rllab preference learn`: nothing was held out in it")
+    ids = [uuid.UUID(identifier) for identifier in data["clips"]]
+    restored = ComparisonData(1, np.random.default_rng(0))
+    # Which pairs share clips is known by the clips' ids alone.
+    restored.load_state_dict(data, [Clip(identifier, {}) for identifier in ids])
+    return frozenset(restored.keys[i] for i in np.flatnonzero(restored.held_out()))

@@ -44,6 +44,8 @@ class LearnOptions:
     folder."""
     asynchronous: Flag = False
     """Answer and fit in processes of their own, while the agent goes on."""
+    frames: Flag = False
+    """Draw the clips that are asked about also where no person answers."""
     out: Path | None = None
     """The run's folder; by default a new one in runs/."""
     overwrite: Flag = False
@@ -117,6 +119,7 @@ class LearnArguments(Generic[AgentKind]):
         return PreferenceConfig(
             options.teacher, self.teaching.judgement(options.teacher), None if options.answers is None else
             str(options.answers), self.query, self.reward, self.fit, options.asynchronous, options.store,
+            options.frames,
         )  # fmt: skip
 
 

@@ -1,0 +1,125 @@
+"""What stands beside a learner in a run: who answers its questions, who draws its clips, who fits its reward model."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from gymnasium import spaces
+
+from envs.registry import find_spec
+from envs.renderers import prepare_rendering
+from preference.asynchronous.fitting import FitElsewhere, start_fitting
+from preference.asynchronous.labelling import start_labelling, teacher_of
+from preference.asynchronous.supervise import Assistants
+from preference.config import PreferenceConfig
+from preference.dataset import ComparisonData
+from preference.desk import Desk, Patience, StoreDesk, TeacherDesk
+from preference.drawing import Drawing
+from preference.fitting import Fitting
+from preference.inputs import StepReader
+from preference.learner import PreferenceLearner
+from preference.origin_recorder import OriginRecorder, RecordedCollector
+from preference.queries import LabelSchedule
+from preference.reward_model import RewardModel
+from preference.store import Store
+from rllab.callbacks import Callback
+from rllab.experiment import Workshop
+from rllab.runs import Run
+from rllab.train import Training
+
+LIVE_FOLDER, UNDRAWN_FOLDER = "reward-live", "undrawn"
+
+
+class Voice(Callback):
+    """Tells a person something: by the training's progress line, once that is there."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.training: Training | None = None
+
+    def before_run(self, training: Training) -> None:
+        self.training = training
+
+    def __call__(self, sentence: str) -> None:
+        if self.training is not None:
+            self.training.note(sentence)
+        elif not self.quiet:
+            print(sentence, file=sys.stderr, flush=True)
+
+    def ending(self) -> bool:
+        """Whether somebody asked the training to stop."""
+        return self.training is not None and self.training.interrupted
+
+
+class Surroundings:
+    """The desk, the drawing and the processes that a configuration asks for, ended with `stack`."""
+
+    def __init__(
+        self, workshop: Workshop, reader: StepReader, run: Run, preference: PreferenceConfig, run_id: str, store: Store,
+        voice: Voice, stack: ExitStack,
+    ) -> None:  # fmt: skip
+        """Put up the desk.
+
+        Raises:
+            RllabError: clips are to be drawn, and there is nothing to draw by; or a file of answers is none.
+        """
+        self.preference, self.reader, self.run, self.run_id, self.store = preference, reader, run, run_id, store
+        self.config, self.voice, self.stack = workshop.config, voice, stack
+        patience = Patience(voice, voice.ending)
+        self.recorder: OriginRecorder | None = None
+        drawing: Drawing | None = None
+        if preference.teacher == "human" or preference.frames:
+            prepare_rendering(find_spec(self.config.env.id), "rgb_array")
+            self.recorder = OriginRecorder(self.config.env)
+            undrawn, checked = run.path / UNDRAWN_FOLDER, _as_observed(workshop, reader)
+            drawing = Drawing(store, run_id, self.recorder.origin, undrawn, patience, checked=checked)
+            stack.enter_context(drawing)
+        self.desk: Desk
+        if preference.teacher == "human" or preference.asynchronous:
+            self.desk = StoreDesk(store, run_id, patience, drawing)
+        else:
+            teacher = teacher_of(preference, self.config.seed)
+            self.desk = TeacherDesk(teacher, store, run_id, preference.teacher, patience, drawing)
+
+    def fitting(self) -> Callable[[RewardModel, ComparisonData], Fitting] | None:
+        """What fits the model elsewhere, its process started with that of the teacher; None: it is fitted here."""
+        if not self.preference.asynchronous:
+            return None
+        folder = self.run.path / LIVE_FOLDER
+        human = self.preference.teacher == "human"
+        query, steps = self.preference.query, self.config.loop.steps
+        job = {
+            "store": self.store.url, "run": self.run_id, "preference": asdict(self.preference),
+            "seed": self.config.seed, "inputs": self.reader.inputs.to_json(), "folder": str(folder),
+            # People take their time: the agent begins with the first answers. A teacher's come all at once.
+            "enough": 1 if human else LabelSchedule(query.labels, steps, query.initial_share).initial,
+        }  # fmt: skip
+        assistants = [start_fitting(job, folder / "fitting.log", self.voice)]
+        if not human:
+            assistants.append(start_labelling(self.preference, job, folder / "labelling.log", self.voice))
+        together = self.stack.enter_context(Assistants(*assistants))
+        return lambda model, data: FitElsewhere(model, data, folder, together.check, self.voice)
+
+    def record(self, training: Training, learner: PreferenceLearner) -> None:
+        """Have the training's rollouts recorded, if clips are drawn."""
+        if self.recorder is None:
+            return
+        self.recorder.reach = learner.earliest_column
+        training.collector = RecordedCollector(training.collector, self.recorder)  # type: ignore[arg-type]
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes beside a run have left in its folder."""
+    for name in (LIVE_FOLDER, UNDRAWN_FOLDER):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def _as_observed(workshop: Workshop, reader: StepReader) -> bool:
+    """Whether clips keep observations just as the environment gives them; Atari's are without the score."""
+    space = workshop.vector_env.single_observation_space
+    inputs = reader.inputs
+    return isinstance(space, spaces.Box) and space.shape == inputs.observation_shape and not inputs.image

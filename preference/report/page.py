@@ -1,0 +1,207 @@
+"""A report as one HTML page that loads nothing: figures, clips and style are in it."""
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from preference.comparisons import Label
+from preference.measures import PreferenceMeasures
+from preference.report import charts, clips
+from preference.report.record import Record
+from preference.report.style import STYLE
+from rllab.files import explained_write_errors, write_atomically
+from rllab.progress import format_duration
+
+FILE = "report.html"
+
+
+def write_report(run: Path | str, output: Path | None = None) -> Path:
+    """Write the page about a run of `learn`.
+
+    Args:
+        run: its folder; it may still be training.
+        output: the file; by default `report.html` in the folder.
+
+    Returns the path written.
+
+    Raises:
+        RllabError: it is no run of `learn`, its store is not there, or the page cannot be written.
+    """
+    record = Record.read(Path(run))
+    path = output or Path(run) / FILE
+    with explained_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page(record).encode())
+    return path
+
+
+def page(record: Record) -> str:
+    """The HTML."""
+    env, labels = record.run.config["env"]["id"], sum(map(len, record.answers.values()))
+    title = f"{env}, learned from {labels:,} comparisons"
+    sections = [
+        _head(record, title), _alarms(record),
+        _section("Returns", _returns_note(record), charts.returns(record), "returns"),
+        _section("What was asked", _asked_note(record), charts.timeline(record), "questions"),
+        _section("How well answers are predicted", _ACCURACY_NOTE, charts.accuracy(record), "predictions"),
+        _measures(record), _section("Agreement", _AGREEMENT_NOTE, charts.agreement(record), "agreement"),
+        _clips(record), _configuration(record),
+    ]  # fmt: skip
+    body = "\n".join(section for section in sections if section)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
+        "</html>\n"
+    )
+
+
+_ACCURACY_NOTE = (
+    "Held-out comparisons share no clip with those that the model learns from. The newest pairs (at most 100) were "
+    "predicted before their answers were learnt from: they are chosen for being hard to predict, so expect less there. "
+    "The held-out loss should stay between 1.1 and 1.5 times the training loss; λ is adapted to that end."
+)
+_AGREEMENT_NOTE = (
+    "The spread is the standard deviation of the ensemble's members, in the unit of the learned reward. On new ground "
+    "it is larger: above the dashed line a policy has left what was labelled."
+)
+
+
+def _head(record: Record, title: str) -> str:
+    run, config = record.run, record.config
+    steps, seconds = record.last("steps"), record.last("seconds")
+    skips, ties, people = record.count(Label.SKIP), record.count(Label.TIE), sorted(_annotators(record))
+    progress = "no metrics yet" if math.isnan(steps) else f"{steps:,.0f} steps in {format_duration(seconds)}"
+    lead = f"{run.config['agent_name']} · teacher: {config.teacher} · {progress} · begun {run.provenance['created']}"
+    facts: list[tuple[str, str, str]] = [
+        ("Answers", f"{record.answered:,}", f"of {config.query.labels:,} to ask for; {ties:,} ties, {skips:,} skips; by "
+         f"{', '.join(people) or 'nobody yet'}"),
+    ]  # fmt: skip
+    for name, measure in record.measures.items():
+        ends = f"95 % interval {_percent(measure.accuracy_low)} to {_percent(measure.accuracy_high)}"
+        facts.append((f"Accuracy, {name}", _percent(measure.accuracy), f"{ends}; {measure.count:,} comparisons"))
+    ratio, penalty = record.last("reward/loss_ratio"), record.last("reward/l2")
+    if math.isfinite(ratio):
+        facts.append(("Held-out / training loss", f"{ratio:.3g}", f"wanted: 1.1 to 1.5; λ = {penalty:.2g}"))
+    evaluation = record.last("evaluation/return_mean")
+    if math.isfinite(evaluation):
+        known = "true return" if config.sees_rewards else "the environment's own return"
+        deviation = record.last("evaluation/return_std")
+        facts.append(("Last evaluation", f"{evaluation:,.4g}".replace("-", "−"), f"± {deviation:.3g}, {known}"))
+    pearson = record.last("reward/episode_pearson")
+    if math.isfinite(pearson):
+        spearman = record.last("reward/episode_spearman")
+        facts.append(("Correlation with the true return", f"{pearson:.3f}", f"Pearson, per episode; Spearman {spearman:.3f}"))
+    spread, labelled = record.last("reward/rollout_spread"), record.last("reward/labelled_spread_percentile_95")
+    if math.isfinite(spread):
+        facts.append(("Ensemble spread", f"{spread:.3g}", f"newest rollout; 95 % of labelled steps below {labelled:.3g}"))
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
+        for name, value, more in facts
+    )
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in record.notes)
+    return f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>\n<dl>{items}</dl>{notes}'
+
+
+def _alarms(record: Record) -> str:
+    if not record.alarms:
+        if not math.isfinite(record.last("reward/predicted_return")):
+            return ""
+        return '<p class="note">No alarm for reward hacking sounded.</p>'
+    items = "".join(f"<li>At {steps:,} steps: {escape(text)}</li>" for steps, text in record.alarms)
+    return f'<h2>Alarms</h2><ul class="alarms">{items}</ul>'
+
+
+def _section(title: str, note: str, svgs: Sequence[str], name: str) -> str:
+    if not svgs:
+        return ""
+    panels = "".join(f"<div>{svg}</div>" for svg in svgs)
+    return (
+        f'<section aria-labelledby="{name}-heading"><h2 id="{name}-heading">{title}</h2>'
+        f'<figure><div class="charts">{panels}</div><figcaption>{note}</figcaption></figure></section>'
+    )
+
+
+def _returns_note(record: Record) -> str:
+    if record.config.sees_rewards:
+        return "The true reward is known to the teacher and to these curves, and to nothing that learns. The learned one "\
+            "is normalised anew at every fit: it does not have the true one's unit, and its curve need not rise."
+    return (
+        "The environment's own reward is shown to nobody who answers and to nothing that learns; it need not be what "
+        "people wanted. The learned reward is normalised anew at every fit, so that its curve need not rise."
+    )
+
+
+def _asked_note(record: Record) -> str:
+    share = _percent(record.config.query.initial_share)
+    text = f"{len(record.asked):,} questions; {share} of the budget was asked before the agent learned anything"
+    if (repeated := sum(len(items) > 1 for items in record.answers.values())) > 0:
+        text += f"; {repeated:,} were answered by several annotators"
+    return f"{text}."
+
+
+def _measures(record: Record) -> str:
+    svg = charts.reliability(record)
+    if svg is None:
+        return ""
+    rows = "".join(f"<tr>{_cells(name, measure)}</tr>" for name, measure in record.measures.items())
+    names = ("", "Comparisons", "Ties", "Accuracy", "95 % interval", "NLL", "Brier", "Calibration error")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return (
+        f'<section aria-labelledby="measures-heading"><h2 id="measures-heading">Calibration</h2><div class="table">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<p class="note">Accuracy leaves ties out; its interval is Wilson’s. NLL: negative log-likelihood in nats, '
+        "0.693 for a model that knows nothing; Brier: ¼ for such a model.</p>"
+        f'<figure class="reliability">{svg}<figcaption>On the diagonal, of the pairs that were predicted to be preferred '
+        "with a probability of 70 %, 70 % were. Below: how many predictions fell where.</figcaption></figure></section>"
+    )
+
+
+def _cells(name: str, measure: PreferenceMeasures) -> str:
+    cells = (
+        f"{measure.count:,}", f"{measure.ties:,}", _percent(measure.accuracy),
+        f"{_percent(measure.accuracy_low)} – {_percent(measure.accuracy_high)}",
+        f"{measure.negative_log_likelihood:.3f}", f"{measure.brier:.3f}", f"{measure.calibration_error:.3f}",
+    )  # fmt: skip
+    return f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells)
+
+
+def _clips(record: Record) -> str:
+    if not record.best:
+        return ""
+    note = clips.observation_note(record)
+    control = ""
+    if clips.has_films(record):
+        control = '<p><label><input type="checkbox" id="still"> Hold the pictures still</label></p>'
+    else:
+        note = (
+            "No frames of these clips were drawn (<code>--frames</code> draws them): shown is what was observed and "
+            f"done. {note}"
+        )
+    return (
+        '<section aria-labelledby="clips-heading"><h2 id="clips-heading">Clips</h2>'
+        f"<p>Of the clips that were asked about, by their mean learned reward. The band around the learned reward is the "
+        f'ensemble’s; all clips have the same scale.</p><p class="note">{note}</p>{control}'
+        f'<h3>The best</h3><div class="clips">{clips.cards(record, record.best, "best")}</div>'
+        f'<h3>The worst</h3><div class="clips">{clips.cards(record, record.worst, "worst")}</div></section>'
+    )
+
+
+def _configuration(record: Record) -> str:
+    config = escape(json.dumps(record.run.config, indent=2, ensure_ascii=False))
+    origin = escape(json.dumps(record.run.provenance, indent=2, ensure_ascii=False))
+    return (
+        '<section aria-labelledby="configuration-heading"><h2 id="configuration-heading">Configuration</h2>'
+        f"<details><summary>Everything that was chosen</summary><pre>{config}</pre></details>"
+        f"<details><summary>Versions, command and commit</summary><pre>{origin}</pre></details></section>"
+    )
+
+
+def _annotators(record: Record) -> set[str]:
+    return {item.answer.annotator for items in record.answers.values() for item in items}
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
