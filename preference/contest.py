@@ -44,7 +44,7 @@ class Contestant:
 
 
 def owner_of(run: Path) -> str:
-    """The id of a run: a run of `learn` has one of its own; of another it follows from when it was made, and of what."""
+    """The id of a run: that of a run of `learn` is its own, another's follows from when it was made, and of what."""
     opened = Run.open(run)
     own: str | None = opened.config.get("run_id")
     return own or str(uuid.uuid5(_NAMESPACE, f"{opened.provenance.get('created')} {sorted(opened.config.items())}"))
@@ -96,7 +96,9 @@ def play_clips(contestant: Contestant, episodes: int, steps: int, seed: int) -> 
     with closing(make_single(env)) as played, closing(make_single(contestant.env)) as own:
         size, known = played.observation_space.shape, own.observation_space.shape
     if size != known:
-        assert size is not None and known is not None  # a vector, with the mark of an absorbing end or without it
+        # A vector, with the mark of an absorbing end or without it.
+        assert size is not None
+        assert known is not None
         policy = _Marks(policy, known[0] - size[0])  # type: ignore[assignment]
     clips: list[Clip] = []
     for number, episode in enumerate(Player(policy, env, contestant.deterministic).episodes(episodes, seed)):
@@ -142,7 +144,8 @@ def task_for(clip: Clip, env: EnvConfig) -> Task:
 def draw_pairs(clips: Sequence[Sequence[Clip]], count: int, generator: np.random.Generator) -> list[Pair]:
     """`count` questions between clips `[runs][clips]`: every two runs meet equally often, to within one question.
 
-    No two clips meet twice, so that there are fewer questions where there are too few clips; which one is first is drawn.
+    No two clips meet twice, so that there are fewer questions where there are too few clips. Which one is first is
+    drawn.
 
     Raises RllabError for no question.
     """

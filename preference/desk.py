@@ -54,6 +54,9 @@ class Desk(Protocol):
     def poll(self) -> Answered:
         """The answers that have come since the last call."""
 
+    def waiting(self) -> bool:
+        """Whether a question is unanswered; if not, the next `poll` gives all answers there are."""
+
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         """Clips that were asked about, by their ids."""
 
@@ -140,6 +143,9 @@ class TeacherDesk:
             self.illustrator.collect()
         return Answered()
 
+    def waiting(self) -> bool:
+        return False
+
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))
 
@@ -185,6 +191,12 @@ class StoreDesk:
         self._cursor = changes.cursor
         added = [(item, clips[item.pair.first], clips[item.pair.second]) for item in changes.added]
         return Answered(added, list(changes.withdrawn))
+
+    def waiting(self) -> bool:
+        if self.patience(lambda: self.store.open_pairs(self.run)):
+            return True
+        self._next_poll = 0.0
+        return False
 
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))

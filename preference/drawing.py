@@ -91,10 +91,9 @@ class Drawing:
         if self._left:
             self._take_up()
         for clip_id, result in self.worker.poll():
-            if isinstance(result, tuple):
-                result = self._keep(clip_id, *result)
-            if isinstance(result, str):
-                self._try_again(clip_id, result)
+            failure = self._keep(clip_id, *result) if isinstance(result, tuple) else str(result)
+            if failure is not None:
+                self._try_again(clip_id, failure)
         if self._hopeless:
             self._withdraw()
 

@@ -150,4 +150,3 @@ def reward_named(name: str, inputs: Inputs) -> Reward:
         return rewards
 
     return Reward(guarded)
-

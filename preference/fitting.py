@@ -62,8 +62,8 @@ def take_in(data: ComparisonData, answered: Answered) -> int:
     return changed
 
 
-def learnable(data: ComparisonData, note: Callable[[str], None]) -> bool:
-    """Whether a reward can be learnt from these comparisons; tells why not."""
+def learnable(data: ComparisonData, note: Callable[[str], None] = lambda sentence: None) -> bool:
+    """Whether a reward can be learnt from these comparisons; `note` is told why not."""
     try:
         check_preferences(np.array(data.preferences, np.float32))
     except RllabError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import RllabError
 from preference.bradley_terry import HUMAN_NOISE
 from preference.clips import ClipCutter, ClipPool
 from preference.comparisons import Clip
@@ -21,7 +22,7 @@ from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Desk, Question
 from preference.fit import Fitter, clip_returns
-from preference.fitting import REFERENCE_CLIPS, FitHere, Fitting, take_in
+from preference.fitting import REFERENCE_CLIPS, FitHere, Fitting, learnable, take_in
 from preference.inputs import StepReader
 from preference.measures import ensemble_spread
 from preference.queries import Candidates, LabelSchedule, embed, parse_mix, select
@@ -112,12 +113,32 @@ class PreferenceLearner(Callback):
             self.initial_steps += rollout.num_steps
         if not self.asked:
             self._ask(training, self.schedule.initial)
-        self._learn(training, self.desk.poll())
-        if not self.fits and not self._ending(training):
-            training.note(f"waiting for answers to the first {self.asked} questions")
+        said = False
         while not self.fits and not self._ending(training):
-            time.sleep(WAIT_SECONDS)
+            waiting = self.desk.waiting()
             self._learn(training, self.desk.poll())
+            if self.fits:
+                break
+            if not waiting and not learnable(self.data):
+                self._ask_more(training)
+                continue
+            if not said:
+                training.note(f"waiting for answers to the first {self.asked} questions")
+                said = True
+            time.sleep(WAIT_SECONDS)
+
+    def _ask_more(self, training: Training) -> None:
+        """Ask about further clips, since all has been answered, and nothing can be learnt from it.
+
+        Raises RllabError if all questions are used up.
+        """
+        asked = self.asked
+        self._ask(training, self.batch_size)
+        if self.asked == asked:
+            raise RllabError(
+                f"none of the {asked} answers prefers a clip, so there is no reward to learn: ask more (--labels), "
+                "about longer clips (--clip-seconds), or by another teacher"
+            )
 
     @staticmethod
     def _ending(training: Training) -> bool:
@@ -156,7 +177,7 @@ class PreferenceLearner(Callback):
 
     def earliest_column(self) -> int:
         """The first column of the run that a clip may begin at which is yet to be asked about."""
-        columns = [clip.details["column"] for clip in self.pool.clips if "column" in clip.details]
+        columns: list[int] = [clip.details["column"] for clip in self.pool.clips if "column" in clip.details]
         return min([*columns, self.cutter.earliest_column])
 
     # Questions.

@@ -40,7 +40,7 @@ class Player:
     """By the mode of the policy's distribution."""
 
     def episodes(self, count: int, seed: int, *, inputs: Inputs | None = None) -> Iterator[Episode]:
-        """Play episodes, each given when it ends; each environment plays its share, so that short ones are not favoured.
+        """Play episodes, each given when it ends; every environment plays its share, lest short ones are favoured.
 
         Args:
             count: how many.

@@ -213,11 +213,9 @@ def fit_stored(
     if held_out.all():  # as the fitter does, which then learns from all of them
         held_out = np.zeros(len(held_out), bool)
     held_ids = {data.keys[i] for i in np.flatnonzero(held_out)}
-    measures = [
-        stored.only(lambda item, side=side: (str(item.answer.id) in held_ids) == side).measures(model)
-        for side in (False, True)
-    ]
-    return StoredFit(model, losses, measures[0], measures[1], tuple(sorted(held_ids)))
+    unseen = stored.only(lambda item: str(item.answer.id) in held_ids).measures(model)
+    learnt = stored.only(lambda item: str(item.answer.id) not in held_ids).measures(model)
+    return StoredFit(model, losses, learnt, unseen, tuple(sorted(held_ids)))
 
 
 def held_out_in_run(run: Run) -> frozenset[str]:

@@ -161,6 +161,9 @@ def load(path: Path | str, checkpoint: Checkpoint = "best") -> ActorCritic:
 def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple[ActorCritic, TrainConfig, int]:
     """As `load`, with the run's configuration and the checkpoint's step."""
     run = Run.open(path)
+    if run.config.get("agent_name") not in AGENTS:
+        kind = run.config.get("kind")
+        raise RllabError(f"{path} is a run of the kind '{kind}', whose policy is not one of rllab's own")
     config = TrainConfig.from_json(run.config)
     if checkpoint == "best" and run.checkpoints.best() is None:
         checkpoint = "latest"

@@ -182,8 +182,8 @@ def _print_played(played: "PlayedMeasures", run: Path) -> None:
         ("Policy", f"{run}, at {played.policy_steps:,} steps"),
         ("True return", f"{number(float(true.mean()))} ± {number(float(true.std()))}"),
         ("Learned return", f"{number(float(learned.mean()))} ± {number(float(learned.std()))}"),
-        ("Ensemble spread", f"mean {number(spread.mean)}, 95 % below {number(spread.percentile_95)}, in the unit of the "
-                            f"learned reward ({played.members} members)"),
+        ("Ensemble spread", f"mean {number(spread.mean)}, 95 % below {number(spread.percentile_95)}, in the unit of "
+                            f"the learned reward ({played.members} members)"),
     ])  # fmt: skip
     if len(true) < 3:
         print("Correlations per episode need at least 3 episodes to say anything.")
@@ -196,5 +196,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,6 +14,9 @@ from preference.fit import FitConfig
 from preference.reward_model import RewardConfig
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import number, print_facts, print_next, quoted
+
+if TYPE_CHECKING:
+    from preference.stored import StoredComparisons
 
 StoreName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
 """A store: a file, a database's URL, or a run of `learn` that has one."""
@@ -102,7 +105,7 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
-def describe(stored: "StoredComparisons", name: str) -> str:  # noqa: F821
+def describe(stored: "StoredComparisons", name: str) -> str:
     """In sentences: how many comparisons there are, by whom, and what became of skips and repetitions."""
     by = ", ".join(f"{annotator} ({count:,})" for annotator, count in stored.annotators.most_common())
     text = f"{len(stored):,} comparisons of {len(stored.clips):,} clips of {stored.task.environment} in {name}, by {by}"

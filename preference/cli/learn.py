@@ -8,22 +8,30 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from envs.errors import RllabError
 from envs.registry import find_spec
 from preference.config import PreferenceConfig, QueryConfig, TeacherName
+from preference.experiment import constant_horizon, learn
 from preference.fit import FitConfig
+from preference.off_policy_config import AGENT_DEFAULTS, OffPolicyConfig
+from preference.presets import preset_for
 from preference.reward_model import RewardConfig
 from preference.teachers import TEACHERS, TeacherConfig
 from rllab.agents import CONFIGS, AgentConfig
 from rllab.cli.arguments import Flag, parse
+from rllab.cli.console import quoted
 from rllab.cli.report import report_interruption, report_run
 from rllab.cli.train import EnvOptions
 from rllab.config import TrainConfig
+from rllab.experiment import TrainedRun
 from rllab.policies import PolicyConfig
 from rllab.runs import default_folder
 from rllab.train import Interrupted, LoopConfig
+
+if TYPE_CHECKING:
+    from preference.off_policy import OffPolicyRun
 
 AgentKind = TypeVar("AgentKind", bound=AgentConfig)
 
@@ -33,7 +41,7 @@ class LearnOptions:
     """Where the run goes, and who answers."""
 
     agent: str = "ppo"
-    """The agent that learns: reinforce, ppo or trpo."""
+    """The agent that learns: reinforce, ppo or trpo; or Stable-Baselines3's sac, td3 or dqn."""
     teacher: TeacherName = "oracle"
     """Who answers: a synthetic teacher that sees the true reward (oracle, boltzmann, myopic, mistake, skip, equal), a
     file of answers, or human: people on the labelling page."""
@@ -93,14 +101,36 @@ class TeacherOptions:
 
 
 @dataclass(frozen=True)
-class LearnArguments(Generic[AgentKind]):
-    """The flags of `rllab preference learn`, by part."""
+class RewardSide:
+    """The flags of the reward."""
 
     learn: LearnOptions
     teaching: TeacherOptions
     query: QueryConfig
     reward: RewardConfig
     fit: FitConfig
+
+    @property
+    def preference(self) -> PreferenceConfig:
+        """As a run keeps it."""
+        options = self.learn
+        return PreferenceConfig(
+            teacher=options.teacher,
+            judgement=self.teaching.judgement(options.teacher),
+            answers=None if options.answers is None else str(options.answers),
+            query=self.query,
+            reward=self.reward,
+            fit=self.fit,
+            asynchronous=options.asynchronous,
+            frames=options.frames,
+            store=options.store,
+        )
+
+
+@dataclass(frozen=True)
+class LearnArguments(RewardSide, Generic[AgentKind]):
+    """The flags of `rllab preference learn`, by part."""
+
     loop: LoopConfig
     hyperparameters: AgentKind
     policy: PolicyConfig
@@ -112,37 +142,47 @@ class LearnArguments(Generic[AgentKind]):
         options = self.learn
         return TrainConfig(self.hyperparameters, self.env.config, self.policy, self.loop, options.seed, options.device)
 
-    @property
-    def preference(self) -> PreferenceConfig:
-        """The reward's side."""
-        options = self.learn
-        return PreferenceConfig(
-            options.teacher, self.teaching.judgement(options.teacher), None if options.answers is None else
-            str(options.answers), self.query, self.reward, self.fit, options.asynchronous, options.store,
-            options.frames,
-        )  # fmt: skip
+
+@dataclass(frozen=True)
+class OffPolicyArguments(RewardSide):
+    """The flags with an agent of Stable-Baselines3."""
+
+    loop: LoopConfig
+    hyperparameters: OffPolicyConfig
+    env: EnvOptions
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab preference learn ENV [flags]`."""
-    from preference.experiment import learn
-
     env, flags = _positional(argv)
-    arguments = _parse(env, flags)
-    config, preference, options = arguments.config, arguments.preference, arguments.learn
-    out = options.out or default_folder(config.env.id, f"{config.agent_name}-preference", config.seed)
+    agent = _value_of("--agent", flags) or "ppo"
+    if agent not in (*CONFIGS, *AGENT_DEFAULTS):
+        raise RllabError(f"there is no agent '{agent}'; choose one of {', '.join((*CONFIGS, *AGENT_DEFAULTS))}")
+    if env is not None and ":" not in env:
+        env = find_spec(env).id  # CartPole is CartPole-v1, so that it finds its preset
+    arguments = (_parse if agent in CONFIGS else _parse_off_policy)(agent, env, flags)
+    preference, options = arguments.preference, arguments.learn
+    id = arguments.env.id
+    out = options.out or default_folder(id, f"{agent}-preference", options.seed)
     if not options.quiet:
-        labels = preference.query.labels
-        print(
-            f"{config.agent_name} on {config.env.id} from {labels} comparisons by {preference.teacher}, in {out}",
-            flush=True,
-        )
+        labels = f"{preference.query.labels} comparisons by {preference.teacher}"
+        print(f"{agent} on {id} from {labels}, in {out}", flush=True)
+    where: dict[str, Any] = {"out": out, "overwrite": options.overwrite, "quiet": options.quiet}
     try:
-        run = learn(config, preference=preference, out=out, overwrite=options.overwrite, quiet=options.quiet)
+        if isinstance(arguments, OffPolicyArguments):
+            from preference.off_policy import learn_off_policy
+
+            run: TrainedRun | OffPolicyRun = learn_off_policy(
+                agent, arguments.env.config, preference, config=arguments.hyperparameters, loop=arguments.loop,
+                seed=options.seed, device=options.device, **where,
+            )  # fmt: skip
+        else:
+            run = learn(arguments.config, preference=preference, **where)
     except Interrupted as error:
         return report_interruption(error, out)
     if not options.quiet:
-        report_run(run.path, run.stop_reason)
+        further = [("how the reward was learnt", f"rllab preference report {quoted(run.path)}")]
+        report_run(run.path, run.stop_reason, further, commands=not isinstance(arguments, OffPolicyArguments))
     return 0
 
 
@@ -154,26 +194,33 @@ def _positional(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     raise RllabError("name the environment first, such as `rllab preference learn Pendulum-v1 --labels 200`")
 
 
-def _parse(env: str | None, flags: Sequence[str]) -> LearnArguments[Any]:
+def _parse(agent: str, env: str | None, flags: Sequence[str]) -> LearnArguments[Any]:
     """The flags over the defaults of the agent and the environment."""
-    from preference.presets import preset_for
-
-    agent = _value_of("--agent", flags) or "ppo"
-    if agent not in CONFIGS:
-        raise RllabError(f"there is no agent '{agent}' here; choose one of {', '.join(CONFIGS)}")
-    if env is not None and ":" not in env:
-        env = find_spec(env).id
     config, preference = preset_for(agent, env or "", use="--no-preset" not in flags)
     default = LearnArguments(
         LearnOptions(agent, device=config.device), TeacherOptions(), preference.query, preference.reward,
         preference.fit, config.loop, config.agent, config.policy, EnvOptions(**dataclasses.asdict(config.env)),
     )  # fmt: skip
     generic: Any = LearnArguments
-    description = f"Train {agent} on {env or 'an environment'}, on a reward that is learnt from comparisons of clips."
-    parsed: LearnArguments[Any] = parse(
-        generic[type(config.agent)], flags, f"preference learn {env or 'ENV'}", description=description, default=default
-    )
+    parsed: LearnArguments[Any] = _read(generic[type(config.agent)], agent, env, flags, default)
     return parsed
+
+
+def _parse_off_policy(agent: str, env: str | None, flags: Sequence[str]) -> OffPolicyArguments:
+    """Likewise, for an agent of Stable-Baselines3; of the presets only the reward's side applies to it."""
+    _, preference = preset_for("ppo", env or "", use="--no-preset" not in flags)
+    termination = constant_horizon(env) if env else "episode"
+    default = OffPolicyArguments(
+        LearnOptions(agent), TeacherOptions(), preference.query, preference.reward, preference.fit, LoopConfig(),
+        OffPolicyConfig(), EnvOptions(env or "", num_envs=1, termination=termination),
+    )  # fmt: skip
+    parsed: OffPolicyArguments = _read(OffPolicyArguments, agent, env, flags, default)
+    return parsed
+
+
+def _read(kind: Any, agent: str, env: str | None, flags: Sequence[str], default: Any) -> Any:
+    description = f"Train {agent} on {env or 'an environment'}, on a reward that is learnt from comparisons of clips."
+    return parse(kind, flags, f"preference learn {env or 'ENV'}", description=description, default=default)
 
 
 def _value_of(flag: str, flags: Sequence[str]) -> str | None:

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+import tyro
 
 from envs.errors import RllabError
-from rllab.cli.arguments import Flag, RunPaths, checkpoint_named, parse
+from rllab.cli.arguments import Flag, checkpoint_named, parse
 from rllab.cli.console import number, print_next, print_table, quoted
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from preference.store import Store
 
 TeacherName = Literal["oracle", "boltzmann", "myopic", "mistake", "skip", "equal", "human"]
+Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")]
 STORE_NAME, FIGURE_NAME = "comparisons.sqlite", "ratings.png"
 
 
@@ -28,7 +30,7 @@ class RateArguments:
     With --store the comparisons are those in a store, by whomever, and nothing is played.
     """
 
-    runs: RunPaths = ()
+    runs: Runs = ()
     """Run folders, or folders of runs; with --store, those to rate, by default all that own clips in it."""
     labels: int = 200
     """Comparisons to ask for; every two runs meet equally often."""
@@ -140,7 +142,9 @@ def _between(store: "Store", names: Mapping[str, str]) -> tuple[list["Comparison
     found = [item for item in store.comparisons().added if item.preference is not None]
     ids = dict.fromkeys(clip for item in found for clip in (item.pair.first, item.pair.second))
     owners: dict[object, str] = {
-        clip.id: names.get(clip.run, clip.run or "unknown") for clip in store.clips(ids) if not names or clip.run in names
+        clip.id: names.get(clip.run, clip.run or "unknown")
+        for clip in store.clips(ids)
+        if not names or clip.run in names
     }
     comparisons = [item for item in found if item.pair.first in owners and item.pair.second in owners]
     if not comparisons:
@@ -204,5 +208,3 @@ def _document(ratings: "Ratings") -> list[dict[str, object]]:
         }
         for place, index in enumerate(order)
     ]
-
-

@@ -30,7 +30,13 @@ _REPLACED = {
     "#8a8a8a": "var(--muted)",
     "#ffffff": "none",
 }
-_OUTCOMES = (("first", PALETTE[0]), ("second", PALETTE[4]), ("tie", PALETTE[5]), ("skip", PALETTE[3]), ("open", "#8A8A8A"))
+_OUTCOMES = (
+    ("first", PALETTE[0]),
+    ("second", PALETTE[4]),
+    ("tie", PALETTE[5]),
+    ("skip", PALETTE[3]),
+    ("open", "#8A8A8A"),
+)
 
 
 class Chart:
@@ -191,7 +197,9 @@ def themed(svg: str, name: str, title: str) -> str:
         svg = re.sub(rf"(fill|stroke): {color}\b", rf"\1: {replacement}", svg)
     svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]+", lambda m: f"font: {m[1] or 'normal'} {m[2]}px var(--sans)", svg)
+    svg = re.sub(
+        r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]+", lambda m: f"font: {m[1] or 'normal'} {m[2]}px var(--sans)", svg
+    )
     head, _, body = svg.partition(">")
     width, height = (re.search(rf'{side}="([\d.]+)pt"', head)[1] for side in ("width", "height"))  # type: ignore[index]
     opening = (
@@ -233,4 +241,3 @@ def _title(kind: str) -> str:
         Label.FIRST: "first is better", Label.SECOND: "second is better", Label.TIE: "equally good",
         Label.SKIP: "cannot tell", "open": "not answered yet",
     }.get(kind, kind)  # fmt: skip
-

@@ -133,8 +133,8 @@ def _traces(
         panel.set_xlim(0, max(len(other) for other in everyone) - 1 or 1)
         if names:
             for column, line in enumerate(values.T):
-                panel.plot(line, color=PALETTE[column], linewidth=1.3, label=names[column],
-                           drawstyle="steps-post" if np.issubdtype(values.dtype, np.integer) else "default")  # fmt: skip
+                style = "steps-post" if np.issubdtype(values.dtype, np.integer) else "default"
+                panel.plot(line, color=PALETTE[column], linewidth=1.3, label=names[column], drawstyle=style)
             if len(names) > 1:
                 panel.legend(fontsize=7, frameon=False, ncols=len(names), loc="upper right", borderaxespad=0,
                              handlelength=1.0, columnspacing=0.8)  # fmt: skip

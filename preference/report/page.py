@@ -74,10 +74,11 @@ def _head(record: Record, title: str) -> str:
     steps, seconds = record.last("steps"), record.last("seconds")
     skips, ties, people = record.count(Label.SKIP), record.count(Label.TIE), sorted(_annotators(record))
     progress = "no metrics yet" if math.isnan(steps) else f"{steps:,.0f} steps in {format_duration(seconds)}"
-    lead = f"{run.config['agent_name']} · teacher: {config.teacher} · {progress} · begun {run.provenance['created']}"
+    begun = _moment(run.provenance["created"])
+    lead = f"{run.config['agent_name']} · teacher: {config.teacher} · {progress} · begun {begun}"
     facts: list[tuple[str, str, str]] = [
-        ("Answers", f"{record.answered:,}", f"of {config.query.labels:,} to ask for; {ties:,} ties, {skips:,} skips; by "
-         f"{', '.join(people) or 'nobody yet'}"),
+        ("Answers", f"{record.answered:,}", f"of {config.query.labels:,} to ask for; {ties:,} ties, {skips:,} skips; "
+         f"by {', '.join(people) or 'nobody yet'}"),
     ]  # fmt: skip
     for name, measure in record.measures.items():
         ends = f"95 % interval {_percent(measure.accuracy_low)} to {_percent(measure.accuracy_high)}"
@@ -93,10 +94,14 @@ def _head(record: Record, title: str) -> str:
     pearson = record.last("reward/episode_pearson")
     if math.isfinite(pearson):
         spearman = record.last("reward/episode_spearman")
-        facts.append(("Correlation with the true return", f"{pearson:.3f}", f"Pearson, per episode; Spearman {spearman:.3f}"))
+        facts.append(
+            ("Correlation with the true return", f"{pearson:.3f}", f"Pearson, per episode; Spearman {spearman:.3f}")
+        )
     spread, labelled = record.last("reward/rollout_spread"), record.last("reward/labelled_spread_percentile_95")
     if math.isfinite(spread):
-        facts.append(("Ensemble spread", f"{spread:.3g}", f"newest rollout; 95 % of labelled steps below {labelled:.3g}"))
+        facts.append(
+            ("Ensemble spread", f"{spread:.3g}", f"newest rollout; 95 % of labelled steps below {labelled:.3g}")
+        )
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, value, more in facts
@@ -111,7 +116,11 @@ def _alarms(record: Record) -> str:
             return ""
         return '<p class="note">No alarm for reward hacking sounded.</p>'
     items = "".join(f"<li>At {steps:,} steps: {escape(text)}</li>" for steps, text in record.alarms)
-    return f'<h2>Alarms</h2><ul class="alarms">{items}</ul>'
+    note = (
+        "Found again in the run's metrics, which know the training's own mean return: while there are few episodes, "
+        "training may have told them a little earlier or later."
+    )
+    return f'<h2>Alarms</h2><ul class="alarms">{items}</ul><p class="note">{note}</p>'
 
 
 def _section(title: str, note: str, svgs: Sequence[str], name: str) -> str:
@@ -126,8 +135,10 @@ def _section(title: str, note: str, svgs: Sequence[str], name: str) -> str:
 
 def _returns_note(record: Record) -> str:
     if record.config.sees_rewards:
-        return "The true reward is known to the teacher and to these curves, and to nothing that learns. The learned one "\
+        return (
+            "The true reward is known to the teacher and to these curves, and to nothing that learns. The learned one "
             "is normalised anew at every fit: it does not have the true one's unit, and its curve need not rise."
+        )
     return (
         "The environment's own reward is shown to nobody who answers and to nothing that learns; it need not be what "
         "people wanted. The learned reward is normalised anew at every fit, so that its curve need not rise."
@@ -154,8 +165,9 @@ def _measures(record: Record) -> str:
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         '<p class="note">Accuracy leaves ties out; its interval is Wilson’s. NLL: negative log-likelihood in nats, '
         "0.693 for a model that knows nothing; Brier: ¼ for such a model.</p>"
-        f'<figure class="reliability">{svg}<figcaption>On the diagonal, of the pairs that were predicted to be preferred '
-        "with a probability of 70 %, 70 % were. Below: how many predictions fell where.</figcaption></figure></section>"
+        f'<figure class="reliability">{svg}<figcaption>On the diagonal, of the pairs that were predicted to be '
+        "preferred with a probability of 70 %, 70 % were. Below: how many predictions fell where.</figcaption></figure>"
+        "</section>"
     )
 
 
@@ -176,14 +188,12 @@ def _clips(record: Record) -> str:
     if clips.has_films(record):
         control = '<p><label><input type="checkbox" id="still"> Hold the pictures still</label></p>'
     else:
-        note = (
-            "No frames of these clips were drawn (<code>--frames</code> draws them): shown is what was observed and "
-            f"done. {note}"
-        )
+        why = "have not been drawn yet" if record.config.frames else "were not drawn (<code>--frames</code> draws them)"
+        note = f"The frames of these clips {why}: shown is what was observed and done. {note}"
     return (
         '<section aria-labelledby="clips-heading"><h2 id="clips-heading">Clips</h2>'
-        f"<p>Of the clips that were asked about, by their mean learned reward. The band around the learned reward is the "
-        f'ensemble’s; all clips have the same scale.</p><p class="note">{note}</p>{control}'
+        "<p>Of the clips that were asked about, by their mean learned reward. The band around the learned reward is "
+        f'the ensemble’s; all clips have the same scale.</p><p class="note">{note}</p>{control}'
         f'<h3>The best</h3><div class="clips">{clips.cards(record, record.best, "best")}</div>'
         f'<h3>The worst</h3><div class="clips">{clips.cards(record, record.worst, "worst")}</div></section>'
     )
@@ -201,6 +211,11 @@ def _configuration(record: Record) -> str:
 
 def _annotators(record: Record) -> set[str]:
     return {item.answer.annotator for items in record.answers.values() for item in items}
+
+
+def _moment(text: str) -> str:
+    """A moment as the provenance has it, to the minute."""
+    return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") else text
 
 
 def _percent(value: float) -> str:

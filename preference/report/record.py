@@ -20,6 +20,7 @@ from preference.reward_model import RewardModel
 from preference.store import Sheet, Store
 from preference.stored import StoredComparisons, held_out_in_run
 from preference.watch import WINDOW
+from rllab.metrics import METRICS_FILE
 from rllab.runs import Run
 
 SHOWN = 3
@@ -76,7 +77,8 @@ class Record:
         run = Run.open(path)
         if "preference" not in run.config:
             raise RllabError(f"{path} is a run on its environment's own reward: draw it with `rllab compare {path}`")
-        config, rows = PreferenceConfig.from_json(run.config["preference"]), run.read_metrics()
+        config = PreferenceConfig.from_json(run.config["preference"])
+        rows = run.read_metrics() if (path / METRICS_FILE).exists() else []  # a run that waits for its first answers
         notes: list[str] = []
         model = None
         try:
@@ -165,7 +167,7 @@ def _measures(
 
 
 def _alarms(rows: Sequence[Mapping[str, float]]) -> list[tuple[int, str]]:
-    """The alarms that sounded, from what was measured: the training told them, but kept no record."""
+    """The alarms that what was measured gives rise to: the training told its own, but kept no record of them."""
     alarms, result = HackingAlarms(), []
     for row in rows:
         predicted = row.get("reward/predicted_return")
