@@ -1,7 +1,7 @@
 """Clips: rollouts cut into short stretches of one episode each, and the pool of them that questions are drawn from."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -126,10 +126,12 @@ class ClipPool:
         """Take clips in, letting the oldest go."""
         self.clips = [*self.clips, *clips][-self.capacity :]
 
-    def draw_pairs(self, count: int, generator: np.random.Generator, newest: float) -> list[tuple[Clip, Clip]]:
-        """`count` random pairs of different clips; a share `newest` of them among the newest quarter of the pool.
+    def draw_pairs(
+        self, count: int, generator: np.random.Generator, newest: float, known: Set[frozenset[str]] = frozenset()
+    ) -> list[tuple[Clip, Clip]]:
+        """Up to `count` random pairs of different clips, no two the same and none in `known`, whichever way round.
 
-        Fewer than two clips make no pair.
+        A share `newest` of them is drawn among the newest quarter of the pool. Fewer than two clips make no pair.
         """
         total = len(self.clips)
         if total < 2:
@@ -141,7 +143,12 @@ class ClipPool:
         # Another clip of the same span: an offset of 1 … span − 1 around the circle.
         second = (first + 1 + (generator.random(count) * (spans - 1)).astype(np.int64)) % spans
         last = total - 1
-        return [(self.clips[last - a], self.clips[last - b]) for a, b in zip(first, second, strict=True)]
+        pairs: dict[frozenset[str], tuple[Clip, Clip]] = {}
+        for a, b in zip(first, second, strict=True):
+            pair = self.clips[last - a], self.clips[last - b]
+            if (key := pair_key(*pair)) not in known:
+                pairs.setdefault(key, pair)
+        return list(pairs.values())
 
     def state_dict(self) -> dict[str, Any]:
         """The clips themselves: most of them are in no store."""
@@ -150,6 +157,11 @@ class ClipPool:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.clips = [clip_of(state["clips"][str(i)]) for i in range(len(state["clips"]))]
+
+
+def pair_key(first: Clip, second: Clip) -> frozenset[str]:
+    """What a pair is known by, whichever way round."""
+    return frozenset((str(first.id), str(second.id)))
 
 
 def clip_state(clip: Clip) -> dict[str, Any]:

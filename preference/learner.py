@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from preference.bradley_terry import HUMAN_NOISE
-from preference.clips import ClipCutter, ClipPool
+from preference.clips import ClipCutter, ClipPool, pair_key
 from preference.comparisons import Clip
 from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
@@ -90,6 +90,8 @@ class PreferenceLearner(Callback):
         self.watch = Watch(rows)
         self.asked = self.initial_steps = self.fits = 0
         self._report: dict[str, float] = {}
+        self._known: set[frozenset[str]] = set()
+        """The pairs that were asked about."""
         self._expected: dict[str, float] = {}
         """What the ensemble expected of the pairs that wait for an answer."""
 
@@ -169,7 +171,7 @@ class PreferenceLearner(Callback):
             for sentence in self.watch.alarm(measures, spread, measures.get("reward/labelled_spread_percentile_95")):
                 training.note(sentence)
                 self._ask(training, max(1, self.batch_size // 4), newest=1.0)
-            metrics.update(measures)
+            metrics.update(measures, **{f"reward/alarm_{name}": 1.0 for name in self.watch.alarms.active})
             self._report = {}
 
     def _arrays(self, rollout: Rollout) -> dict[str, NDArray[Any]]:
@@ -188,7 +190,8 @@ class PreferenceLearner(Callback):
         count = min(count, query.labels - self.asked)
         knows_nothing = not self.fits  # such an ensemble disagrees about nothing in particular
         drawn = count * (2 if knows_nothing else query.candidates)
-        pairs = self.pool.draw_pairs(drawn, self.generator, query.newest if newest is None else newest)
+        newest = query.newest if newest is None else newest
+        pairs = self.pool.draw_pairs(drawn, self.generator, newest, self._known)
         if not pairs or count < 1:
             return
         candidates = self._candidates(pairs)
@@ -201,6 +204,7 @@ class PreferenceLearner(Callback):
         chosen = select(candidates, count, mix, self.generator)
         expected = (0.5 * np.tanh(0.5 * candidates.differences) + 0.5).mean(axis=0)
         questions = [Question(*pairs[index], strategy, float(expected[index])) for index, strategy in chosen]
+        self._known.update(pair_key(question.first, question.second) for question in questions)
         self.asked += len(questions)
         self._learn(training, self.desk.ask(questions))
 
@@ -273,6 +277,7 @@ class PreferenceLearner(Callback):
             "watch": self.watch.state_dict(),
             "generator": self.generator.bit_generator.state,
             "asked": self.asked,
+            "known": [sorted(key) for key in sorted(self._known, key=sorted)],
             "initial_steps": self.initial_steps,
             "fits": self.fits,
             "report": dict(self._report),
@@ -288,5 +293,6 @@ class PreferenceLearner(Callback):
         self.desk.load_state_dict(state["desk"])
         self.watch.load_state_dict(state["watch"])
         self.generator.bit_generator.state = state["generator"]
+        self._known = {frozenset(key) for key in state["known"]}
         self.asked, self.initial_steps, self.fits = state["asked"], state["initial_steps"], state["fits"]
         self._report = dict(state["report"])

@@ -7,7 +7,7 @@ import torch
 from clip_makers import make_clip
 
 from envs.make import EnvConfig, make_vector
-from preference.clips import ClipCutter, ClipPool, clip_length, clip_of, clip_state
+from preference.clips import ClipCutter, ClipPool, clip_length, clip_of, clip_state, pair_key
 from preference.dataset import ClipBatch
 from preference.inputs import StepReader
 from rllab.collect import EnvCollector
@@ -168,10 +168,22 @@ def test_a_pool_draws_different_clips_and_the_newest_more_often() -> None:
     assert len(pool) == 40
     assert pool.draw_pairs(5, generator, 0.0)
     assert ClipPool(3).draw_pairs(5, generator, 0.5) == []
-    pairs = pool.draw_pairs(4000, generator, 0.5)
+    pairs = [pair for _ in range(400) for pair in pool.draw_pairs(10, generator, 0.5)]
     assert all(first.id != second.id for first, second in pairs)
     newest = {clip.id for clip in clips[-10:]}
     share = np.mean([first.id in newest and second.id in newest for first, second in pairs])
     assert share == pytest.approx(0.5 + 0.5 * (10 / 40) * (9 / 39), abs=0.03)
     oldest = {clip.id for clip in clips[:20]}
     assert not any(clip.id in oldest for pair in pairs for clip in pair)
+
+
+def test_no_pair_is_drawn_twice_whichever_way_round() -> None:
+    generator = np.random.default_rng(0)
+    pool = ClipPool(10)
+    pool.add([make_clip(generator) for _ in range(5)])
+    pairs = pool.draw_pairs(1000, generator, 0.0)
+    assert len(pairs) == 5 * 4 / 2
+    known = {pair_key(*pair) for pair in pairs[:7]}
+    assert {pair_key(*pair) for pair in pool.draw_pairs(1000, generator, 0.0, known)} == {
+        pair_key(second, first) for first, second in pairs[7:]
+    }

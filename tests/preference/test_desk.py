@@ -22,7 +22,7 @@ from preference.comparisons import Clip, Label
 from preference.desk import Patience, Question, StoreDesk, TeacherDesk
 from preference.drawing import Drawing
 from preference.experiment import STORE_FILE, learn
-from preference.frames import decode_sheet, draw_sheet
+from preference.frames import _resized, decode_sheet, draw_sheet
 from preference.origin_recorder import OriginRecorder, RecordedCollector
 from preference.origins import Origin
 from preference.sheets import encode_sheet
@@ -259,13 +259,10 @@ def test_a_person_sees_the_frames_of_the_very_clips_they_are_asked_about(tmp_pat
             for observation in clip.arrays["observations"]:
                 env.unwrapped.state = observation.astype(float)
                 frames.append(frames_of(env)[0])
-            assert sheet.metadata["count"] == clip.length
+            assert sheet.metadata["count"] == clip.length > 1
             shown = decode_sheet(*sheet).astype(int)
             whole = np.stack(frames)
-            # Smaller, and compressed: but another state's cart stands elsewhere.
-            from preference.frames import _resized
-
             expected = np.stack([_resized(frame, shown.shape[1]) for frame in whole])
             again = decode_sheet(*encode_sheet(expected, 75)).astype(int)
-            assert np.abs(shown - again).mean() < 0.2
+            assert np.abs(shown - again).mean() < 0.5 * np.abs(shown[1:] - again[:-1]).mean()
     env.close()
