@@ -30,7 +30,7 @@ from preference.learner import PreferenceLearner
 from preference.queries import select
 from preference.reward_model import RewardConfig, RewardModel
 
-ENV, EPISODE_STEPS = "Pendulum-v1", 200
+ENV, EPISODE_STEPS, EPISODES = "Pendulum-v1", 200, 500
 HIDDEN, BATCH_SIZE, EPOCHS = (32, 32), 32, 3
 QUESTIONS, FACTOR = 50, 10
 HELD_OUT_PAIRS = 2000
@@ -64,16 +64,19 @@ class Data:
 
     def __init__(self, arguments: Arguments) -> None:
         generator = np.random.default_rng(arguments.seed)
-        count = max(*arguments.comparisons, arguments.accuracy_comparisons, QUESTIONS * FACTOR)
-        sizes = {"training": count, "held_out": HELD_OUT_PAIRS, "candidate": QUESTIONS * FACTOR}
-        pieces = [self._clips(generator, 500, arguments.clip_steps) for _ in sizes]
+        training = max(*arguments.comparisons, arguments.accuracy_comparisons)
+        sizes = {"training": training, "held_out": HELD_OUT_PAIRS, "candidate": QUESTIONS * FACTOR}
+        pieces = [self._clips(generator, arguments.clip_steps) for _ in sizes]
         self.arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
         returns = self.arrays["rewards"].sum(axis=1)
-        for i, (name, size) in enumerate(sizes.items()):
-            first = generator.integers(500, size=size)
-            pairs = 500 * i + np.stack([first, (first + generator.integers(1, 500, size=size)) % 500], axis=1)
+        clips, offset = len(pieces[0]["rewards"]), 0
+        for name, size in sizes.items():
+            # Each clip is in one pair, until all have been.
+            rounds = [generator.permutation(clips)[: clips // 2 * 2].reshape(-1, 2) for _ in range(2 * size // clips + 1)]
+            pairs = offset + np.concatenate(rounds)[:size]
             self.arrays[f"{name}_pairs"] = pairs
             self.arrays[f"{name}_preferences"] = 0.5 + 0.5 * np.sign(returns[pairs[:, 0]] - returns[pairs[:, 1]])
+            offset += clips
         self.clips = [
             Clip(uuid.UUID(int=i), {"observations": o[:-1], "actions": a, "rewards": r})
             for i, (o, a, r) in enumerate(
@@ -82,26 +85,25 @@ class Data:
         ]
 
     @staticmethod
-    def _clips(generator: np.random.Generator, count: int, steps: int) -> dict[str, NDArray[np.float32]]:
-        """`count` clips, one of each of so many episodes; observations `[C, L + 1, 3]`."""
-        envs = gymnasium.make_vec(ENV, count, vectorization_mode="sync")
+    def _clips(generator: np.random.Generator, steps: int) -> dict[str, NDArray[np.float32]]:
+        """Whole episodes cut into clips; observations `[C, L + 1, 3]`."""
+        envs = gymnasium.make_vec(ENV, EPISODES, vectorization_mode="sync")
         bound = envs.single_action_space.high
         observations = [envs.reset(seed=int(generator.integers(2**31)))[0]]
         actions, rewards = [], []
         for _ in range(EPISODE_STEPS):
-            actions.append(generator.uniform(-bound, bound, (count, 1)).astype(np.float32))
+            actions.append(generator.uniform(-bound, bound, (EPISODES, 1)).astype(np.float32))
             step = envs.step(actions[-1])
             observations.append(step[0])
             rewards.append(step[1])
         envs.close()
-        starts = generator.integers(0, EPISODE_STEPS - steps + 1, size=count)
-        rows = np.arange(count)[:, None]
-        columns = starts[:, None] + np.arange(steps + 1)
-        return {
-            "observations": np.stack(observations, axis=1)[rows, columns],
-            "actions": np.stack(actions, axis=1)[rows, columns[:, :-1]],
-            "rewards": np.stack(rewards, axis=1, dtype=np.float32)[rows, columns[:, :-1]],
+        starts = np.arange(0, EPISODE_STEPS - steps + 1, steps)
+        cut = {
+            "observations": np.stack(observations, axis=1)[:, starts[:, None] + np.arange(steps + 1)],
+            "actions": np.stack(actions, axis=1)[:, starts[:, None] + np.arange(steps)],
+            "rewards": np.stack(rewards, axis=1, dtype=np.float32)[:, starts[:, None] + np.arange(steps)],
         }
+        return {name: array.reshape(-1, *array.shape[2:]) for name, array in cut.items()}
 
     def pairs(self, name: str, count: int | None = None) -> list[tuple[Clip, Clip]]:
         """Pairs of clips."""

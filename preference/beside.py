@@ -25,6 +25,7 @@ from preference.origin_recorder import OriginRecorder, RecordedCollector
 from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
 from preference.store import Store
+from preference.teachers import Teacher
 from rllab.callbacks import Callback
 from rllab.experiment import Workshop
 from rllab.runs import Run
@@ -59,9 +60,9 @@ class Surroundings:
 
     def __init__(
         self, workshop: Workshop, reader: StepReader, run: Run, preference: PreferenceConfig, run_id: str, store: Store,
-        voice: Voice, stack: ExitStack,
+        voice: Voice, stack: ExitStack, teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
-        """Put up the desk.
+        """Put up the desk; `teacher` answers in place of the configuration's.
 
         Raises:
             RllabError: clips are to be drawn, and there is nothing to draw by; or a file of answers is none.
@@ -78,11 +79,13 @@ class Surroundings:
             drawing = Drawing(store, run_id, self.recorder.origin, undrawn, patience, checked=checked)
             stack.enter_context(drawing)
         self.desk: Desk
-        if preference.teacher == "human" or preference.asynchronous:
+        if teacher is not None:
+            self.desk = TeacherDesk(teacher, store, run_id, type(teacher).__name__, patience, drawing)
+        elif preference.teacher == "human" or preference.asynchronous:
             self.desk = StoreDesk(store, run_id, patience, drawing)
         else:
-            teacher = teacher_of(preference, self.config.seed)
-            self.desk = TeacherDesk(teacher, store, run_id, preference.teacher, patience, drawing)
+            known = teacher_of(preference, self.config.seed)
+            self.desk = TeacherDesk(known, store, run_id, preference.teacher, patience, drawing)
 
     def fitting(self) -> Callable[[RewardModel, ComparisonData], Fitting] | None:
         """What fits the model elsewhere, its process started with that of the teacher; None: it is fitted here."""

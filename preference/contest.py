@@ -16,7 +16,8 @@ from envs.errors import RllabError
 from envs.make import make_single
 from preference.clips import clip_length
 from preference.comparisons import Answer, Clip, Pair, content_id
-from preference.experiment import QUESTION, constant_horizon, frames_per_second
+from preference.experiment import QUESTION, constant_horizon
+from preference.frames import frames_per_second
 from preference.playing import Episode, Player
 from preference.store import Store, Task
 from preference.teachers import Teacher

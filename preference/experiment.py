@@ -3,24 +3,24 @@
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from envs.atari import game_of
 from envs.errors import RllabError
-from envs.make import EnvConfig, make_single
+from envs.make import EnvConfig
 from envs.registry import ATARI, constructor_arguments, family_of, find_spec
-from envs.render import render_fps
 from envs.termination import TerminationName
 from preference.beside import Surroundings, Voice, clear
 from preference.clips import clip_length
 from preference.config import PreferenceConfig
+from preference.frames import frames_per_second
 from preference.inputs import Inputs, StepReader
 from preference.learner import PreferenceLearner
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
-from preference.teachers import TEACHERS
+from preference.teachers import TEACHERS, Teacher
 from rllab.callbacks import Callback
 from rllab.config import TrainConfig, configure
 from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
@@ -44,6 +44,7 @@ def learn(
     env: str | None = None,
     preference: PreferenceConfig | None = None,
     *,
+    teacher: Teacher | None = None,
     out: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     overwrite: bool = False,
@@ -57,6 +58,7 @@ def learn(
         env: a Gymnasium id. Where nothing else is said its episodes have a constant horizon, since their ends would
             tell what is good (Christiano et al. 2017, appendix A).
         preference: who answers, what is asked, what the reward model is.
+        teacher: answers in place of the one that `preference` names; `resume` must be given it, too.
         out, callbacks, overwrite, quiet, settings: as in `rllab.train`.
 
     Raises:
@@ -79,13 +81,18 @@ def learn(
         if overwrite:
             _clear_store(folder)
         with Run.create(folder, document, overwrite) as run, ExitStack() as stack:
-            training, learner = _training(workshop, run, preference, run_id, callbacks, quiet, stack)
+            training, learner = _training(workshop, run, preference, run_id, callbacks, quiet, stack, teacher)
             training.save()
             return _finish(training, learner, config, workshop)
 
 
 def resume(
-    path: Path | str, *, steps: int | None = None, callbacks: Sequence[Callback] = (), quiet: bool = False
+    path: Path | str,
+    *,
+    steps: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+    teacher: Teacher | None = None,
 ) -> LearnedRun:
     """Go on with an interrupted run of `learn`, as `rllab.resume` does with others."""
     with Run.open(path, lock=True) as run, ExitStack() as stack:
@@ -93,7 +100,7 @@ def resume(
         preference = PreferenceConfig.from_json(run.config["preference"])
         with Workshop(config) as workshop:
             training, learner = _training(
-                workshop, run, preference, run.config["run_id"], callbacks, quiet, stack
+                workshop, run, preference, run.config["run_id"], callbacks, quiet, stack, teacher
             )  # fmt: skip
             go_on(training, run)
             return _finish(training, learner, config, workshop)
@@ -124,15 +131,6 @@ def task_of(env: EnvConfig, inputs: Inputs, question: str = QUESTION) -> Task:
     return Task(env.id, "clips", observation, action, question, frames_per_second(env))
 
 
-def frames_per_second(env: EnvConfig) -> float:
-    """Steps a second in the environment's own time."""
-    single = make_single(replace(env, num_envs=1))
-    try:
-        return render_fps(single)
-    finally:
-        single.close()
-
-
 def _clear_store(folder: Path) -> None:
     """Remove the store of a run that is to be replaced; raises RllabError if it has answers that people gave."""
     path = folder / STORE_FILE
@@ -160,14 +158,14 @@ def _reader(workshop: Workshop) -> StepReader:
 
 def _training(
     workshop: Workshop, run: Run, preference: PreferenceConfig, run_id: str, callbacks: Sequence[Callback], quiet: bool,
-    stack: ExitStack,
+    stack: ExitStack, teacher: Teacher | None,
 ) -> tuple[Training, PreferenceLearner]:  # fmt: skip
     """The loop with the learner in it; what `stack` holds is closed at the end."""
     config, reader = workshop.config, _reader(workshop)
     task = task_of(config.env, reader.inputs)
     store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
     voice = Voice(quiet)
-    beside = Surroundings(workshop, reader, run, preference, run_id, store, voice, stack)
+    beside = Surroundings(workshop, reader, run, preference, run_id, store, voice, stack, teacher)
     clip_steps = preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds)
     learner = PreferenceLearner(
         preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps, clip_steps=clip_steps,

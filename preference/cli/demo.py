@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from envs.render import write_video
-from preference.experiment import frames_per_second, learn
+from preference.experiment import learn
+from preference.frames import frames_per_second
 from preference.presets import preset_for
 from rllab.cli.console import number, quoted
 from rllab.cli.demo import CONTROL_RUN, Act, Result
