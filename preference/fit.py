@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from envs.errors import RllabError
 from preference import bradley_terry
 from preference.dataset import ClipBatch, ComparisonData
-from preference.reward_model import Features, RewardModel
+from preference.prediction import PreparedClips, cross_entropy_and_slope, differences, prepare
+from preference.reward_model import RewardModel
 from rllab.agents.adam import Adam, NumpyAdam, TorchAdam
 from rllab.agents.optimizer import require_finite
 
@@ -86,7 +87,7 @@ class Fitter:
         if len(training) == 0:  # too few to hold any out
             training, held_out = np.arange(len(preferences)), np.zeros(len(preferences), bool)
         pairs, counts = np.array(data.pairs), data.counts()
-        batch = self.prepared(data.batch)
+        batch = prepare(self.model, data.batch)
         losses = [math.nan, math.nan]
         self.model.module.train()
         try:
@@ -106,22 +107,13 @@ class Fitter:
             "reward/l2": self.l2,
         }
 
-    def prepared(self, batch: ClipBatch) -> "PreparedClips":
-        """The clips' features, computed once for all epochs."""
-        steps = {name: array.reshape(-1, *array.shape[2:]) for name, array in batch.arrays.items()}
-        features = self.model.features(steps)
-        clips, length = batch.valid.shape
-        images = None if features.images is None else features.images.reshape(clips, length, *features.images.shape[1:])
-        numbers = features.numbers.reshape(clips, length, features.numbers.shape[-1])
-        return PreparedClips(numbers, images, batch.valid)
-
     def _minibatches(self, training: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         permuted, size = self.generator.permutation(training), self.config.fit_batch_size
         return [permuted[start : start + size] for start in range(0, len(permuted), size)]
 
     def _step(
         self,
-        batch: "PreparedClips",
+        batch: PreparedClips,
         pairs: NDArray[np.int64],
         preferences: NDArray[np.float32],
         counts: NDArray[np.float32],
@@ -144,7 +136,7 @@ class Fitter:
 
     def _gradient(
         self,
-        batch: "PreparedClips",
+        batch: PreparedClips,
         pairs: NDArray[np.int64],
         preferences: NDArray[np.float32],
         weights: NDArray[np.float32],
@@ -161,7 +153,7 @@ class Fitter:
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def _differences(self, batch: "PreparedClips", pairs: NDArray[np.int64]) -> torch.Tensor:
+    def _differences(self, batch: PreparedClips, pairs: NDArray[np.int64]) -> torch.Tensor:
         """Σ r̂(σ¹) − Σ r̂(σ²) `[E, B]` of pairs `[B, 2]`."""
         clips = pairs.T.reshape(-1)
         features, valid = batch.steps(clips)
@@ -171,7 +163,7 @@ class Fitter:
 
     def _fast_gradient(
         self,
-        batch: "PreparedClips",
+        batch: PreparedClips,
         pairs: NDArray[np.int64],
         preferences: NDArray[np.float32],
         weights: NDArray[np.float32],
@@ -183,18 +175,18 @@ class Fitter:
         returns, remembered = fast.returns(features.numbers, valid)
         half = len(pairs)
         difference = returns[:, :half] - returns[:, half:]
-        losses, slope = _cross_entropy(difference, preferences, self.noise)
+        losses, slope = cross_entropy_and_slope(difference, preferences, self.noise)
         gradient = slope * weights
         fast.backward(np.concatenate([gradient, -gradient], axis=1), remembered)
         return float((losses * weights).sum())
 
     def predictions(self, batch: ClipBatch, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
         """Σ r̂(σ¹) − Σ r̂(σ²) of every member `[E, P]` for pairs `[P, 2]` of indices into the clips."""
-        return differences(self.model, self.prepared(batch), pairs)
+        return differences(self.model, prepare(self.model, batch), pairs)
 
     def _held_out_loss(
         self,
-        batch: "PreparedClips",
+        batch: PreparedClips,
         pairs: NDArray[np.int64],
         preferences: NDArray[np.float32],
         held_out: NDArray[np.bool_],
@@ -205,7 +197,7 @@ class Fitter:
         self.model.module.eval()
         difference = differences(self.model, batch, pairs[held_out])
         self.model.module.train()
-        losses, _ = _cross_entropy(difference, preferences[held_out], self.noise)
+        losses, _ = cross_entropy_and_slope(difference, preferences[held_out], self.noise)
         return float(losses.mean())
 
     def _adapt(self, losses: list[float], held_out: int) -> None:
@@ -246,84 +238,3 @@ def check_preferences(preferences: NDArray[np.float32]) -> None:
             f"all {len(sided)} comparisons prefer the {side} clip, so they tell the side that was clicked and not the "
             "clips apart: put the clips in random order and label again"
         )
-
-
-@dataclass(frozen=True)
-class PreparedClips:
-    """Features of C clips of L columns."""
-
-    numbers: NDArray[np.float32]
-    """`[C, L, F]`"""
-    images: NDArray[np.uint8] | None
-    """`[C, L, *image]`"""
-    valid: NDArray[np.bool_]
-    """`[C, L]`"""
-
-    def means(self) -> NDArray[np.float32]:
-        """The mean step of each clip `[C, D]`; of images, the brightness of 4 × 4 tiles."""
-        counts = np.maximum(self.valid.sum(axis=1, keepdims=True), 1).astype(np.float32)
-        means: NDArray[np.float32] = (self.numbers * self.valid[:, :, None]).sum(axis=1) / counts
-        if self.images is None:
-            return means
-        newest = self.images[:, :, -1]  # the newest frame of each stack
-        height, width = newest.shape[2] // 4, newest.shape[3] // 4
-        tiles = (
-            newest[:, :, : 4 * height, : 4 * width].reshape(*newest.shape[:2], 4, height, 4, width).mean(axis=(3, 5))
-        )
-        tiles = tiles.reshape(*newest.shape[:2], 16) / np.float32(255)
-        return np.concatenate([means, (tiles * self.valid[:, :, None]).sum(axis=1) / counts], axis=1, dtype=np.float32)
-
-    def steps(self, clips: NDArray[np.int64]) -> tuple[Features, NDArray[np.bool_]]:
-        """The steps of some clips, `[B·L, …]`, and which exist, `[B, L]`."""
-        numbers = self.numbers[clips].reshape(len(clips) * self.valid.shape[1], self.numbers.shape[-1])
-        images = None if self.images is None else self.images[clips].reshape(-1, *self.images.shape[2:])
-        return Features(numbers, images), self.valid[clips]
-
-
-_CHUNK = 128
-"""Clips at a time where nothing needs gradients."""
-
-
-def differences(model: RewardModel, batch: PreparedClips, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Σ r̂(σ¹) − Σ r̂(σ²) of every member `[E, P]`, each clip passed through the networks once."""
-    used, inverse = np.unique(pairs, return_inverse=True)
-    returns = clip_returns(model, batch, used)[:, inverse.reshape(pairs.shape)]
-    result: NDArray[np.float32] = returns[..., 0] - returns[..., 1]
-    return result
-
-
-def clip_returns(model: RewardModel, batch: PreparedClips, clips: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Σ r̂(σ) of every member `[E, C]`."""
-    returns = np.empty((model.members, len(clips)), np.float32)
-    chunk = _CHUNK if batch.images is None else _CHUNK // 16
-    with torch.no_grad():
-        for start in range(0, len(clips), chunk):
-            piece = slice(start, start + chunk)
-            features, valid = batch.steps(clips[piece])
-            if model.fast is not None:
-                returns[:, piece] = model.fast.returns(features.numbers, valid)[0]
-            else:
-                rewards = model.raw(features).numpy().reshape(model.members, *valid.shape)
-                returns[:, piece] = (rewards * valid).sum(axis=-1)
-    return returns
-
-
-def _cross_entropy(
-    difference: NDArray[np.float32], preferences: NDArray[np.float32], noise: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The loss of every comparison `[E, B]` as `bradley_terry.cross_entropy` has it, and its slope in `difference`."""
-    if noise == 0:
-        # softplus(−d)·μ + softplus(d)·(1 − μ), whose slope is σ(d) − μ
-        magnitude = np.log1p(np.exp(-np.abs(difference)))
-        losses = magnitude + np.maximum(difference, 0) - difference * preferences
-        return losses, _sigmoid(difference) - preferences
-    d = torch.from_numpy(difference).requires_grad_()
-    losses_ = bradley_terry.cross_entropy(d, torch.from_numpy(preferences).expand_as(d), noise)
-    losses_.sum().backward()  # type: ignore[no-untyped-call]
-    assert d.grad is not None
-    return losses_.detach().numpy(), d.grad.numpy()
-
-
-def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    half: NDArray[np.float32] = 0.5 * np.tanh(0.5 * x) + 0.5
-    return half

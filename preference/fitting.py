@@ -14,8 +14,11 @@ from preference.reward_model import RewardModel
 
 INITIAL_EPOCHS = 4
 """The first fit, from nothing, takes so many times the epochs of the later ones, which go on from it."""
-REFERENCE_CLIPS = 256
-"""Over how many clips rewards are normalised: half of them the first that were asked about, half the newest."""
+
+
+def reference_count(model: RewardModel) -> int:
+    """Over how many clips rewards are normalised: half of them the first that were asked about, half the newest."""
+    return 32 if model.inputs.image else 256
 
 
 class Fitting(Protocol):

@@ -21,10 +21,11 @@ from preference.comparisons import Clip
 from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Desk, Question
-from preference.fit import Fitter, clip_returns
-from preference.fitting import REFERENCE_CLIPS, FitHere, Fitting, learnable, take_in
+from preference.fit import Fitter
+from preference.fitting import FitHere, Fitting, learnable, reference_count, take_in
 from preference.inputs import StepReader
 from preference.measures import ensemble_spread
+from preference.prediction import clip_returns, prepare
 from preference.queries import Candidates, LabelSchedule, embed, parse_mix, select
 from preference.reward_model import RewardModel
 from preference.watch import Watch
@@ -217,12 +218,12 @@ class PreferenceLearner(Callback):
                 index[clip.id] = len(clips)
                 clips.append(clip)
         numbered = np.array([(index[a.id], index[b.id]) for a, b in pairs], np.int64)
-        prepared = self.fitter.prepared(ClipBatch.of(clips))
+        prepared = prepare(self.model, ClipBatch.of(clips))
         returns = clip_returns(self.model, prepared, np.arange(len(clips)))
         means = prepared.means()
         known = np.empty((0, 2 * means.shape[1]), np.float32)
         if "coverage" in self.mix and self.data.pairs:
-            known = embed(self.fitter.prepared(self.data.batch).means(), np.array(self.data.pairs))
+            known = embed(prepare(self.model, self.data.batch).means(), np.array(self.data.pairs))
         return Candidates(returns[:, numbered[:, 0]] - returns[:, numbered[:, 1]], embed(means, numbered), known)
 
     # Answers.
@@ -239,7 +240,7 @@ class PreferenceLearner(Callback):
 
     def _fit(self, training: Training) -> None:
         # Old and new: over the newest alone, a reward that they all have would lose its scale.
-        half = REFERENCE_CLIPS // 2
+        half = reference_count(self.model) // 2
         reference = ClipBatch.of([*self.data.clips[:half], *self.pool.clips[-half:]])
         before = self.model.reward(**reference.arrays)[reference.valid]
         first = self.fits == 0

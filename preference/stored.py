@@ -16,10 +16,11 @@ from envs.errors import RllabError
 from preference.bradley_terry import HUMAN_NOISE
 from preference.comparisons import Clip, Comparison, Label
 from preference.dataset import ClipBatch, ComparisonData
-from preference.fit import FitConfig, Fitter, differences
+from preference.fit import FitConfig, Fitter
 from preference.fitting import INITIAL_EPOCHS
 from preference.inputs import Inputs
 from preference.measures import PreferenceMeasures
+from preference.prediction import differences, prepare
 from preference.reward_model import RewardConfig, RewardModel
 from preference.store import Store, Task
 from preference.teachers import TEACHERS
@@ -142,7 +143,7 @@ def probabilities(
     index = {clip.id: i for i, clip in enumerate(clips)}
     numbered = np.array([(index[first], index[second]) for first, second in pairs], np.int64)
     fitter = Fitter(model, FitConfig(), np.random.default_rng(0))
-    difference = differences(model, fitter.prepared(ClipBatch.of(clips)), numbered).astype(np.float64)
+    difference = differences(model, prepare(fitter.model, ClipBatch.of(clips)), numbered).astype(np.float64)
     result: NDArray[np.float64] = (0.5 * np.tanh(0.5 * difference) + 0.5).mean(axis=0)
     return result
 

@@ -20,7 +20,7 @@ from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Patience, StoreDesk
 from preference.fit import Fitter
-from preference.fitting import INITIAL_EPOCHS, REFERENCE_CLIPS, held_out_measures, learnable, spread_measures, take_in
+from preference.fitting import INITIAL_EPOCHS, held_out_measures, learnable, reference_count, spread_measures, take_in
 from preference.inputs import Inputs
 from preference.reward_model import RewardModel
 from preference.store import Store
@@ -112,7 +112,7 @@ class LiveFitting:
 
     def _reference(self) -> ClipBatch:
         """Clips that were asked about, spread over all that were."""
-        return sample(self.data, REFERENCE_CLIPS)
+        return sample(self.data, reference_count(self.model))
 
     def publish(self) -> None:
         """Let the agent have the model, normalised over clips that were asked about."""
@@ -177,7 +177,7 @@ class FitElsewhere:
         self.model.normalise_over(reference.arrays, reference.valid)
         report = dict(self._state["report"])
         if self.data.clips:
-            report |= spread_measures(self.model, sample(self.data, REFERENCE_CLIPS // 2))
+            report |= spread_measures(self.model, sample(self.data, reference_count(self.model) // 2))
         self._state = {}
         now = time.monotonic()
         self._next = now + (now - began) / SHARE

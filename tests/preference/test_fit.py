@@ -9,8 +9,9 @@ from envs.errors import RllabError
 from preference import bradley_terry
 from preference.comparisons import Clip
 from preference.dataset import ComparisonData
-from preference.fit import L2_STEP, FitConfig, Fitter, _cross_entropy
+from preference.fit import L2_STEP, FitConfig, Fitter
 from preference.inputs import Inputs
+from preference.prediction import cross_entropy_and_slope, prepare
 from preference.reward_model import RewardConfig, RewardModel
 
 
@@ -28,7 +29,7 @@ def test_the_gradient_written_by_hand_is_that_of_autograd(
     model = make_model(members, reward_activation=activation)
     data = make_data(12, members, ragged=ragged)
     fitter = fitter_for(model, answer_noise=noise)
-    batch, pairs = fitter.prepared(data.batch), np.array(data.pairs)
+    batch, pairs = prepare(fitter.model, data.batch), np.array(data.pairs)
     preferences = np.array(data.preferences, np.float32)
     preferences[:3] = 0.5
     weights = data.counts() / 12
@@ -44,7 +45,7 @@ def test_the_gradient_written_by_hand_is_that_of_autograd(
 def test_the_slope_written_by_hand_is_that_of_the_cross_entropy() -> None:
     difference = np.linspace(-30, 30, 13, dtype=np.float32)[None].repeat(2, 0)
     preference = np.array([1, 0, 0.5] * 5, np.float32)[:13]
-    losses, slope = _cross_entropy(difference, preference, 0.0)
+    losses, slope = cross_entropy_and_slope(difference, preference, 0.0)
     leaf = torch.from_numpy(difference).requires_grad_()
     expected = bradley_terry.cross_entropy(leaf, torch.from_numpy(preference).expand_as(leaf))
     expected.sum().backward()
@@ -60,8 +61,8 @@ def test_a_members_gradient_is_that_of_a_model_of_its_own() -> None:
     batch, pairs, preferences = data.batch, np.array(data.pairs), np.array(data.preferences, np.float32)
     weights = data.counts() / 8
     whole, alone = fitter_for(ensemble), fitter_for(single)
-    whole._fast_gradient(whole.prepared(batch), pairs, preferences, weights)
-    alone._fast_gradient(alone.prepared(batch), pairs, preferences, weights[1:2])
+    whole._fast_gradient(prepare(whole.model, batch), pairs, preferences, weights)
+    alone._fast_gradient(prepare(alone.model, batch), pairs, preferences, weights[1:2])
     for ours, theirs in zip(ensemble.module.parameters(), single.module.parameters(), strict=True):
         torch.testing.assert_close(ours.grad[1:2], theirs.grad, rtol=1e-4, atol=1e-6)
 
@@ -162,7 +163,7 @@ def test_the_uniform_response_term_withstands_flipped_labels() -> None:
             fresh = make_data(500, 3, seed=77 + seed)
             difference = fitter_for(model).predictions(fresh.batch, np.array(fresh.pairs)).mean(axis=0)
             preferences = np.array(fresh.preferences, np.float32)
-            surprise[noise] += float(_cross_entropy(difference, preferences, 0.0)[0].mean()) / 3
+            surprise[noise] += float(cross_entropy_and_slope(difference, preferences, 0.0)[0].mean()) / 3
             accuracy[noise] += float(np.mean((difference > 0) == preferences)) / 3
     assert surprise[0.1] < surprise[0.0]
     assert accuracy[0.1] > accuracy[0.0]

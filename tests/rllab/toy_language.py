@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from rllab.collect import evaluate_rows
 from rllab.policies.distributions import Categorical
 from rllab.policies.policy import Policy
 from rllab.rollout import Batch, Rollout
+from rllab.whole import evaluate_rows
 
 VOCABULARY = 8
 STOP = 0
