@@ -25,8 +25,9 @@ class QueryConfig:
     """c of the rate c/(T + c) of the later ones, in environment steps (appendix A); None: 2e6, for images 5e6."""
     query_batch: int = 0
     """Pairs asked about at a time; 0: a twentieth of the labels."""
-    queries: str = "disagreement"
-    """How pairs are chosen: uniform, disagreement, entropy, coverage, or a mix such as disagreement:0.7,uniform:0.3."""
+    queries: str = "auto"
+    """How pairs are chosen: uniform, disagreement, entropy, coverage, or a mix such as disagreement:0.7,uniform:0.3;
+    auto: by disagreement, or at random where there is no ensemble."""
     candidates: int = 10
     """Random pairs among which each question is chosen."""
     newest: float = 0.5
@@ -50,7 +51,24 @@ class QueryConfig:
             raise RllabError(f"newest must lie in [0, 1], not {self.newest}")
         if not 0 < self.clip_seconds <= 60:
             raise RllabError(f"clip_seconds must be above 0 and at most 60, not {self.clip_seconds}")
-        parse_mix(self.queries)
+        if self.rate_decay is not None and not self.rate_decay > 0:
+            raise RllabError(f"rate_decay must be above 0 steps, not {self.rate_decay}")
+        if self.queries != "auto":
+            parse_mix(self.queries)
+
+    def mix(self, members: int) -> dict[str, float]:
+        """Strategies with their shares, for an ensemble of so many.
+
+        Raises RllabError if a single model is to disagree with itself.
+        """
+        if self.queries == "auto":
+            return {"uniform" if members == 1 else "disagreement": 1.0}
+        mix = parse_mix(self.queries)
+        if members == 1 and "disagreement" in mix:
+            raise RllabError(
+                "a single reward model has nobody to disagree with: use more --members, or other --queries"
+            )
+        return mix
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ class PreferenceConfig:
     """Draw the clips that are asked about also where no person answers."""
 
     def __post_init__(self) -> None:
+        self.query.mix(self.reward.members)
         if self.teacher == "file" and self.answers is None:
             raise RllabError("the teacher 'file' needs the file of answers: name it by --answers")
 

@@ -57,7 +57,8 @@ class ComparisonData:
     comes. As the set grows this becomes the paper's sampling with replacement (Oza & Russell 2001, "Online Bagging and
     Boosting"), and an answer weighs the same in every fit.
 
-    A share of the comparisons is held out, by clip: pairs that share a clip, even by way of others, are on one side.
+    A share of the clips is held out: each clip is on a side from when it first comes, its partner on the same if that
+    is new too. A pair of a clip of either side is neither learnt from nor measured on.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class ComparisonData:
         """μ(1)"""
         self.keys: list[str] = []
         self._counts: list[NDArray[np.float32]] = []
-        self._held_out: list[bool] = []
-        """As drawn; whether a pair is held out in the end is also a matter of the pairs it shares clips with."""
+        self._sides: list[bool] = []
+        """Of each clip: whether it is held out."""
         self._batch: ClipBatch | None = None
 
     def __len__(self) -> int:
@@ -85,26 +86,33 @@ class ComparisonData:
 
     def add(self, first: Clip, second: Clip, preference: float, key: str = "") -> None:
         """Take a comparison in; μ = ½ is a tie; `key` is what `remove` knows it by."""
+        drawn = bool(self.generator.random() < self.share)
+        side = next((known for known in map(self.side, (first, second)) if known is not None), drawn)
         self.keys.append(key)
-        self.pairs.append((self._index(first), self._index(second)))
+        self.pairs.append((self._index(first, side), self._index(second, side)))
         self.preferences.append(preference)
         counts = self.generator.poisson(1.0, self.members) if self.bootstrap else np.ones(self.members)
         self._counts.append(counts.astype(np.float32))
-        self._held_out.append(bool(self.generator.random() < self.share))
+
+    def side(self, clip: Clip) -> bool | None:
+        """Whether a clip is held out; None while it is in no comparison."""
+        index = self._clips.get(clip.id)
+        return None if index is None else self._sides[index]
 
     def remove(self, key: str) -> bool:
         """Forget a comparison, as when somebody changed their mind; whether it was there. Its clips stay."""
         if key not in self.keys:
             return False
         index = self.keys.index(key)
-        for items in (self.keys, self.pairs, self.preferences, self._counts, self._held_out):
+        for items in (self.keys, self.pairs, self.preferences, self._counts):
             del items[index]
         return True
 
-    def _index(self, clip: Clip) -> int:
+    def _index(self, clip: Clip, side: bool) -> int:
         if clip.id not in self._clips:
             self._clips[clip.id] = len(self.clips)
             self.clips.append(clip)
+            self._sides.append(side)
             self._batch = None
         return self._clips[clip.id]
 
@@ -116,20 +124,19 @@ class ComparisonData:
         return self._batch
 
     def held_out(self) -> NDArray[np.bool_]:
-        """Bool `[P]`. A group of pairs that share clips is held out only if its first pair was drawn to be."""
-        group = list(range(len(self.clips)))
+        """Bool `[P]`: the comparisons that are measured on."""
+        both: NDArray[np.bool_] = np.asarray(self._both_sides().all(axis=1))
+        return both
 
-        def root(clip: int) -> int:
-            while group[clip] != clip:
-                group[clip] = clip = group[group[clip]]
-            return clip
+    def training(self) -> NDArray[np.bool_]:
+        """Bool `[P]`: the comparisons that are learnt from."""
+        neither: NDArray[np.bool_] = ~np.asarray(self._both_sides().any(axis=1))
+        return neither
 
-        for first, second in self.pairs:
-            group[root(first)] = root(second)
-        side: dict[int, bool] = {}
-        for (first, _), drawn in zip(self.pairs, self._held_out, strict=True):
-            side.setdefault(root(first), drawn)
-        return np.array([side[root(first)] for first, _ in self.pairs], bool)
+    def _both_sides(self) -> NDArray[np.bool_]:
+        pairs = np.array(self.pairs, np.int64).reshape(-1, 2)
+        sides: NDArray[np.bool_] = np.array(self._sides, bool)[pairs]
+        return sides
 
     def counts(self) -> NDArray[np.float32]:
         """`[E, P]`: how often each member is given each comparison."""
@@ -143,7 +150,7 @@ class ComparisonData:
             "pairs": np.array(self.pairs, np.int64).reshape(-1, 2),
             "preferences": np.array(self.preferences),
             "counts": self.counts(),
-            "held_out": np.array(self._held_out, bool),
+            "sides": np.array(self._sides, bool),
             "generator": self.generator.bit_generator.state,
         }
 
@@ -156,5 +163,5 @@ class ComparisonData:
         self.pairs = [(int(a), int(b)) for a, b in state["pairs"]]
         self.preferences = [float(value) for value in state["preferences"]]
         self._counts = list(np.array(state["counts"]).T.copy())
-        self._held_out = [bool(value) for value in state["held_out"]]
+        self._sides = [bool(value) for value in state["sides"]]
         self.generator.bit_generator.state = state["generator"]

@@ -1,5 +1,6 @@
 """From a configuration to a training from preferences, its run on disk, and back: learn, resume, load."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,11 +19,12 @@ from preference.config import PreferenceConfig
 from preference.frames import frames_per_second
 from preference.inputs import Inputs, StepReader
 from preference.learner import PreferenceLearner
+from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
-from preference.teachers import TEACHERS, Teacher
+from preference.teachers import TEACHERS, FileTeacher, Teacher
 from rllab.callbacks import Callback
-from rllab.config import TrainConfig, configure
+from rllab.config import TrainConfig
 from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
 from rllab.runs import Run, default_folder
 from rllab.train import Training
@@ -70,14 +72,22 @@ def learn(
     elif env is None:
         raise RllabError("learn needs an environment's id, such as learn('ppo', 'Pendulum-v1')")
     else:
-        config = configure(agent, env, {"termination": constant_horizon(env), **settings})
+        from preference.presets import preset_for
+
+        config, tuned = preset_for(agent, env, settings)
+        preference = preference or tuned
     preference = preference or PreferenceConfig()
-    run_id = str(uuid.uuid4())
+    run_id = run_name(config, preference)
     document = {**config.to_json(), "kind": "preference", "run_id": run_id, "preference": asdict(preference)}
     folder = default_folder(config.env.id, f"{config.agent_name}-preference", config.seed) if out is None else Path(out)
     with Workshop(config) as workshop:
         workshop.check()
-        _reader(workshop)
+        task = task_of(config.env, _reader(workshop).inputs)
+        check_budget(config, preference, task.fps)
+        if preference.store is not None:
+            Store.open(preference.store, task).close()
+        if preference.answers is not None:
+            FileTeacher(preference.answers)
         if overwrite:
             _clear_store(folder)
         with Run.create(folder, document, overwrite) as run, ExitStack() as stack:
@@ -120,6 +130,31 @@ def constant_horizon(env: str) -> TerminationName:
         return "restart"
     name: TerminationName = "ignored" if "terminate_when_unhealthy" in constructor_arguments(spec) else "absorbing"
     return name if spec.max_episode_steps is not None else "episode"
+
+
+def check_budget(config: TrainConfig, preference: PreferenceConfig, fps: float) -> None:
+    """Raise RllabError if what must be played before the first questions would leave too little to learn from."""
+    query, steps = preference.query, config.loop.steps
+    length = query.clip_steps or clip_length(fps, query.clip_seconds)
+    labels = LabelSchedule(query.labels, steps, query.initial_share).initial
+    needed = 2 * labels * length
+    if needed > steps / 2:
+        raise RllabError(
+            f"the first {labels} questions are about clips of {length} steps, so some {needed:,} of the {steps:,} "
+            "steps would pass before anything is learnt: use more --steps, fewer --labels, a smaller --initial-share, "
+            "or shorter clips (--clip-steps)"
+        )
+
+
+def run_name(config: TrainConfig, preference: PreferenceConfig) -> str:
+    """A UUID from which the ids of clips and pairs are made: that of all runs which would do the same.
+
+    So answers that were given to one of them, or exported, are known again by the next (teacher `file`).
+    """
+    who = {"teacher", "judgement", "answers", "store", "frames", "asynchronous"}
+    asked = {name: value for name, value in asdict(preference).items() if name not in who}
+    document = {**config.to_json(), "preference": asked}
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(document, sort_keys=True, default=str)))
 
 
 def task_of(env: EnvConfig, inputs: Inputs, question: str = QUESTION) -> Task:
@@ -169,7 +204,7 @@ def _training(
     clip_steps = preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds)
     learner = PreferenceLearner(
         preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps, clip_steps=clip_steps,
-        seed=config.seed, discount=config.agent.discount, run=run_id, note=voice, fitting=beside.fitting(),
+        seed=config.seed, run=run_id, note=voice, fitting=beside.fitting(),
     )  # fmt: skip
     keep_next = preference.reward.reads == "observation_action_next"
     training = workshop.training(run, [voice, learner, *callbacks], quiet, reward_model=learner, keep_next=keep_next)

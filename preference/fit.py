@@ -46,6 +46,8 @@ class FitConfig:
             raise RllabError(f"fit_learning_rate must be above 0 and finite, not {self.fit_learning_rate}")
         if not 0 <= self.l2 < math.inf:
             raise RllabError(f"l2 must be 0 (off) or more, not {self.l2}")
+        if not 0 <= self.held_out < 1:
+            raise RllabError(f"held_out must lie in [0, 1), not {self.held_out}")
         if self.answer_noise is not None:
             bradley_terry.check_noise(self.answer_noise)
 
@@ -82,9 +84,8 @@ class Fitter:
         """
         preferences = np.array(data.preferences, np.float32)
         check_preferences(preferences)
-        held_out = data.held_out()
-        training = np.flatnonzero(~held_out)
-        if len(training) == 0:  # too few to hold any out
+        held_out, training = data.held_out(), np.flatnonzero(data.training())
+        if (preferences[training] == 0.5).all():  # too few to hold any out
             training, held_out = np.arange(len(preferences)), np.zeros(len(preferences), bool)
         pairs, counts = np.array(data.pairs), data.counts()
         batch = prepare(self.model, data.batch)

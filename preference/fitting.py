@@ -47,7 +47,8 @@ class FitHere:
         return changed and learnable(self.data, self.note)
 
     def improve(self, reference: ClipBatch, first: bool) -> dict[str, float]:
-        self.model.observe(self.model.numbers(reference.arrays)[reference.valid])
+        for batch in (reference, self.data.batch):
+            self.model.observe(self.model.numbers(batch.arrays)[batch.valid])
         losses = self.fitter.fit(self.data, self.fitter.config.fit_epochs * (INITIAL_EPOCHS if first else 1))
         self.model.normalise_over(reference.arrays, reference.valid)
         return losses | held_out_measures(self.data, self.fitter) | spread_measures(self.model, self.data.batch)

@@ -26,7 +26,7 @@ from preference.fitting import FitHere, Fitting, learnable, reference_count, tak
 from preference.inputs import StepReader
 from preference.measures import ensemble_spread
 from preference.prediction import clip_returns, prepare
-from preference.queries import Candidates, LabelSchedule, embed, parse_mix, select
+from preference.queries import Candidates, LabelSchedule, embed, select
 from preference.reward_model import RewardModel
 from preference.watch import Watch
 from rllab.agents.agent import Metrics
@@ -51,7 +51,7 @@ class PreferenceLearner(Callback):
 
     def __init__(
         self, config: PreferenceConfig, reader: StepReader, desk: Desk, *, rows: int, steps: int, clip_steps: int,
-        seed: int, discount: float, run: str, note: Callable[[str], None] = print,
+        seed: int, run: str, note: Callable[[str], None] = print,
         fitting: Callable[[RewardModel, ComparisonData], Fitting] | None = None,
     ) -> None:  # fmt: skip
         """Make model, pool and schedule.
@@ -64,12 +64,11 @@ class PreferenceLearner(Callback):
             steps: of the training.
             clip_steps: L.
             seed: of the networks and of everything drawn.
-            discount: γ of the agent.
             run: a UUID that the ids of clips and pairs are made from.
             note: tells a person something.
             fitting: makes what fits the model; None: it is fitted here.
         """
-        self.config, self.reader, self.desk, self.discount = config, reader, desk, discount
+        self.config, self.reader, self.desk = config, reader, desk
         choosing, drawing, shuffling = (
             np.random.default_rng(child) for child in np.random.SeedSequence([seed, 0x9E7E6]).spawn(3)
         )
@@ -86,15 +85,13 @@ class PreferenceLearner(Callback):
         self.pool = ClipPool(query.pool or (100 if reader.inputs.image else 2000))
         decay = query.rate_decay or (5e6 if reader.inputs.image else 2e6)
         self.schedule = LabelSchedule(query.labels, steps, query.initial_share, decay)
-        self.mix = parse_mix(query.queries)
+        self.mix = query.mix(config.reward.members)
         self.batch_size = query.query_batch or max(1, round(query.labels / 20))
         self.watch = Watch(rows)
         self.asked = self.initial_steps = self.fits = 0
         self._report: dict[str, float] = {}
         self._known: set[frozenset[str]] = set()
         """The pairs that were asked about."""
-        self._expected: dict[str, float] = {}
-        """What the ensemble expected of the pairs that wait for an answer."""
 
     # What the training loop calls, in the order of one iteration.
 
@@ -152,9 +149,13 @@ class PreferenceLearner(Callback):
         self.pool.add(self.cutter.cut(rollout, training.steps))
         steps = training.steps + rollout.num_steps
         due = self.schedule.due(steps) - self.asked
+        slope = 1.0
         if due >= self.batch_size or (due > 0 and steps >= training.config.steps):
-            self._ask(training, due)
-        self._learn(training, self.desk.poll())
+            slope *= self._ask(training, due)
+        slope *= self._learn(training, self.desk.poll())
+        # What the critic said of this rollout, it said in the old rewards.
+        rollout.values.mul_(slope)
+        rollout.next_values.mul_(slope)
 
     def relabel(self, rollout: Rollout) -> Rollout:
         """The rollout with learned rewards."""
@@ -166,14 +167,15 @@ class PreferenceLearner(Callback):
         """Report; in full after a fit."""
         metrics["reward/labels"], metrics["reward/asked"] = len(self.data), self.asked
         if self._report:
-            measures = self._report | self.watch.measures(true_reward=self.config.sees_rewards)
-            spread = float(ensemble_spread(self.model.member_rewards(self._arrays(rollout))).mean())
+            report, self._report = self._report, {}  # a question below may lead to the next fit
+            measures = report | self.watch.measures(true_reward=self.config.sees_rewards)
+            valid = rollout.valid.cpu().numpy()
+            spread = float(ensemble_spread(self.model.member_rewards(self._arrays(rollout)))[valid].mean())
             measures["reward/rollout_spread"] = spread
             for sentence in self.watch.alarm(measures, spread, measures.get("reward/labelled_spread_percentile_95")):
                 training.note(sentence)
                 self._ask(training, max(1, self.batch_size // 4), newest=1.0)
             metrics.update(measures, **{f"reward/alarm_{name}": 1.0 for name in self.watch.alarms.active})
-            self._report = {}
 
     def _arrays(self, rollout: Rollout) -> dict[str, NDArray[Any]]:
         return self.reader.arrays(rollout, self.config.reward.reads)
@@ -185,16 +187,22 @@ class PreferenceLearner(Callback):
 
     # Questions.
 
-    def _ask(self, training: Training, count: int, newest: float | None = None) -> None:
-        """Choose `count` pairs by the mix of strategies, and hand them to the desk."""
+    def _ask(self, training: Training, count: int, newest: float | None = None) -> float:
+        """Choose `count` pairs by the mix of strategies, and hand them to the desk.
+
+        Answers that come at once are learnt from; the result is as that of `_learn`.
+        """
         query = self.config.query
         count = min(count, query.labels - self.asked)
         knows_nothing = not self.fits  # such an ensemble disagrees about nothing in particular
         drawn = count * (2 if knows_nothing else query.candidates)
         newest = query.newest if newest is None else newest
         pairs = self.pool.draw_pairs(drawn, self.generator, newest, self._known)
+        # A pair of a clip that is learnt from and one that is measured on would serve for neither.
+        sides = [{self.data.side(first), self.data.side(second)} for first, second in pairs]
+        pairs = [pair for pair, both in zip(pairs, sides, strict=True) if not both >= {True, False}]
         if not pairs or count < 1:
-            return
+            return 1.0
         candidates = self._candidates(pairs)
         # Clips that look the same to the model can only be ties.
         different = np.abs(candidates.differences).max(axis=0) > 1e-6
@@ -207,7 +215,7 @@ class PreferenceLearner(Callback):
         questions = [Question(*pairs[index], strategy, float(expected[index])) for index, strategy in chosen]
         self._known.update(pair_key(question.first, question.second) for question in questions)
         self.asked += len(questions)
-        self._learn(training, self.desk.ask(questions))
+        return self._learn(training, self.desk.ask(questions))
 
     def _candidates(self, pairs: Sequence[tuple[Clip, Clip]]) -> Candidates:
         """The ensemble's predictions of pairs, and where they lie."""
@@ -228,17 +236,19 @@ class PreferenceLearner(Callback):
 
     # Answers.
 
-    def _learn(self, training: Training, answered: Answered) -> None:
-        """Take in what has been answered, and bring the model up to date if that gave something new."""
+    def _learn(self, training: Training, answered: Answered) -> float:
+        """Take in what has been answered, and bring the model up to date if that gave something new.
+
+        Returns the factor by which the critic's values have been multiplied.
+        """
         changed = take_in(self.data, answered)
         for comparison, _, _ in answered.added:
             preference, expected = comparison.preference, comparison.pair.details.get("probability")
             if self.fits and preference is not None and expected is not None:
                 self.watch.compare(float(expected), preference)
-        if self.fitting.due(changed > 0):
-            self._fit(training)
+        return self._fit(training) if self.fitting.due(changed > 0) else 1.0
 
-    def _fit(self, training: Training) -> None:
+    def _fit(self, training: Training) -> float:
         # Old and new: over the newest alone, a reward that they all have would lose its scale.
         half = reference_count(self.model) // 2
         reference = ClipBatch.of([*self.data.clips[:half], *self.pool.clips[-half:]])
@@ -246,23 +256,12 @@ class PreferenceLearner(Callback):
         first = self.fits == 0
         report = self.fitting.improve(reference, first)
         self.fits += 1
-        if not first:
-            self._carry_critic_over(training, before, self.model.reward(**reference.arrays)[reference.valid])
         self._report = {**report, "reward/fits": float(self.fits)}
-
-    def _carry_critic_over(self, training: Training, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
-        """Map the critic by the least-squares line from old rewards to new ones, so that it survives the refit.
-
-        A value is a discounted sum of rewards: its slope is theirs, and a constant c more a step is worth c/(1 − γ).
-        Where old and new rewards have little to do with each other the slope is small, and the critic starts anew.
-        """
-        if not isinstance(training.policy, ActorCritic):
-            return
-        deviation = float(before.std())
-        if deviation < 1e-6:
-            return
-        slope = float(((before - before.mean()) * (after - after.mean())).mean()) / deviation**2
-        training.policy.map_values(max(slope, 0.0), 0.0)
+        if first or not isinstance(training.policy, ActorCritic):
+            return 1.0
+        slope = slope_of(before, self.model.reward(**reference.arrays)[reference.valid])
+        training.policy.map_values(slope, 0.0)
+        return slope
 
     # Resuming.
 
@@ -297,3 +296,15 @@ class PreferenceLearner(Callback):
         self._known = {frozenset(key) for key in state["known"]}
         self.asked, self.initial_steps, self.fits = state["asked"], state["initial_steps"], state["fits"]
         self._report = dict(state["report"])
+
+
+def slope_of(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """By what to multiply a critic so that it survives a refit: the slope of the least-squares line from old to new.
+
+    A value is a discounted sum of rewards, so its slope is theirs. Where new rewards have little to do with the old
+    ones it is near 0, and the critic begins anew. (Both have a mean near 0, which leaves no constant to add.)
+    """
+    variance = float(before.var())
+    if variance < 1e-12:
+        return 1.0
+    return max(float(((before - before.mean()) * (after - after.mean())).mean()) / variance, 0.0)

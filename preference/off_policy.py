@@ -201,7 +201,7 @@ class _Workshop:
         learner = PreferenceLearner(
             preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps,
             clip_steps=preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds),
-            seed=config.seed, discount=config.agent.discount, run=run_id, note=voice, fitting=beside.fitting(),
+            seed=config.seed, run=run_id, note=voice, fitting=beside.fitting(),
         )  # fmt: skip
         # The loop asks of an agent and a policy no more than these have.
         agent: Any = ReplayAgent(self.model, config.agent, self.view, config.agent_name)

@@ -1,6 +1,7 @@
 """Tuned settings for learning from preferences, by environment: over those that the agent has for its true reward."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib import resources
 from typing import Any
@@ -14,8 +15,12 @@ from rllab.config import TrainConfig, configure, fitting
 PARTS: dict[str, Any] = {"query": QueryConfig, "reward": RewardConfig, "fit": FitConfig}
 
 
-def preset_for(agent: str, env: str, *, use: bool = True) -> tuple[TrainConfig, PreferenceConfig]:
+def preset_for(
+    agent: str, env: str, settings: Mapping[str, Any] | None = None, *, use: bool = True
+) -> tuple[TrainConfig, PreferenceConfig]:
     """The configurations of agent and reward for an environment: with `use` its tuned ones, where there are any.
+
+    `settings` of the agent's side take the place of either.
 
     Raises RllabError for an unknown agent or environment.
     """
@@ -28,7 +33,7 @@ def preset_for(agent: str, env: str, *, use: bool = True) -> tuple[TrainConfig, 
             ours[homes[name]][name] = fitting(PARTS[homes[name]], name, value)
         elif not isinstance(value, dict):
             theirs[name] = value
-    config = configure(agent, env, theirs, preset=use)
+    config = configure(agent, env, {**theirs, **(settings or {})}, preset=use)
     built = {part: kind(**ours[part]) for part, kind in PARTS.items()}
     return config, replace(PreferenceConfig(), **built)
 

@@ -29,6 +29,8 @@ from rllab.rollout import Rollout
 from rllab.state import load_state, save_state
 
 _FORMAT = "rllab reward model 1"
+SMALLEST_DEVIATION = 0.01
+"""By which a number that a model reads is divided at least."""
 _CHUNK = 4096
 """Steps at a time, so that activations stay in the cache; a sixteenth of it for images."""
 
@@ -122,21 +124,27 @@ class RewardModel:
     def observe(self, numbers: NDArray[np.float32]) -> None:
         """Take steps `[B, F]` into the moments of what it reads; its rewards stay what they were.
 
-        The change of the moments is put into the first layer, so that a model that has learnt keeps what it knows.
+        The change of the moments is put into the first layer, so that a model that has learnt keeps what it knows. (But
+        for numbers that were clipped, and where a deviation changes more than tenfold at once.)
         """
         if not isinstance(self.module, EnsembleMLP):  # pixels have their scale already
             return
-        mean, deviation = self.moments.mean.copy(), np.sqrt(self.moments.variance) + 1e-8
+        mean, deviation = self.moments.mean.copy(), self._deviation()
         self.moments.update(numbers)
-        stretch = torch.from_numpy((np.sqrt(self.moments.variance) + 1e-8) / deviation).float()
+        stretch = torch.from_numpy(np.clip(self._deviation() / deviation, 0.1, 10)).float()
         shift = torch.from_numpy((self.moments.mean - mean) / deviation).float()
         weight, bias = self.module.weights[0], self.module.biases[0]
         with torch.no_grad():
             bias.add_(torch.einsum("f,efh->eh", shift, weight).unsqueeze(1))
             weight.mul_(stretch[:, None])
 
+    def _deviation(self) -> NDArray[np.float64]:
+        """Of the numbers it reads. One that hardly moved so far may move tomorrow: it is not blown up."""
+        deviation: NDArray[np.float64] = np.maximum(np.sqrt(self.moments.variance), SMALLEST_DEVIATION)
+        return deviation
+
     def _normalised(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-        mean, deviation = self.moments.mean, np.sqrt(self.moments.variance) + 1e-8
+        mean, deviation = self.moments.mean, self._deviation()
         normalised: NDArray[np.float32] = (numbers - mean.astype(np.float32)) * (1 / deviation).astype(np.float32)
         return np.clip(normalised, -10, 10, out=normalised)
 

@@ -84,7 +84,7 @@ class LiveFitting:
     def step(self) -> bool:
         """Take in what has been answered, and fit for some epochs; False if there was nothing to do."""
         changed = self._take(self.desk.poll())
-        if changed:
+        if changed or (not self.publications and not self.owed):
             self._plan()
         if not self.owed:
             return changed
@@ -103,7 +103,9 @@ class LiveFitting:
 
     def _plan(self) -> None:
         """Owe epochs for new comparisons."""
-        if self.answers < self.enough or not learnable(self.data, self.note):
+        # The agent may have had fewer pairs to ask about than were due: then all that were asked are enough.
+        early = self.answers < self.enough and (not self.answers or self.desk.waiting())
+        if early or not learnable(self.data, self.note):
             self.owed = 0
             return
         reference = self._reference()

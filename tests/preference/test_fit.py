@@ -129,18 +129,23 @@ def test_both_losses_are_means_over_comparisons_whatever_their_numbers() -> None
     assert losses["reward/held_out_loss"] == pytest.approx(np.log(2), rel=1e-5)
 
 
-def test_pairs_that_share_clips_are_on_one_side_of_the_split() -> None:
-    generator = np.random.default_rng(0)
-    clips = [make_clip(generator) for _ in range(40)]
-    data = ComparisonData(1, generator, held_out=0.5)
-    for _ in range(60):
-        group = 10 * int(generator.integers(4))
-        first, second = generator.choice(10, 2, replace=False) + group
-        data.add(clips[first], clips[second], 1.0)
-    held_out, pairs = data.held_out(), np.array(data.pairs)
-    assert set(pairs[held_out].flat).isdisjoint(pairs[~held_out].flat)
-    assert held_out.any()
-    assert not held_out.all()
+@pytest.mark.parametrize(("clips", "pairs"), [(100, 175), (40, 20), (2000, 1400)])
+def test_no_clip_is_both_learnt_from_and_measured_on_and_sides_stay(clips: int, pairs: int) -> None:
+    generator = np.random.default_rng(clips)
+    made = [make_clip(generator, 2) for _ in range(clips)]
+    data = ComparisonData(1, generator, held_out=0.2)
+    earlier = np.empty(0, bool)
+    for _ in range(pairs):
+        first, second = generator.choice(clips, 2, replace=False)
+        data.add(made[first], made[second], 1.0)
+        held_out = data.held_out()
+        np.testing.assert_array_equal(held_out[:-1], earlier)
+        earlier = held_out
+    index, training = np.array(data.pairs), data.training()
+    assert set(index[held_out].flat).isdisjoint(index[training].flat)
+    assert not (held_out & training).any()
+    assert 0.01 < held_out.mean() < 0.4
+    assert training.mean() > 0.5
 
 
 def test_bootstrap_counts_are_poisson_of_mean_one_and_stay_as_drawn() -> None:
@@ -242,3 +247,24 @@ def test_new_moments_of_what_it_reads_leave_a_models_rewards_as_they_were() -> N
     before = model._raw_rewards(clip.arrays)
     model.observe(generator.normal(1.0, 3.0, (500, 4)).astype(np.float32))
     np.testing.assert_allclose(model._raw_rewards(clip.arrays), before, rtol=1e-3, atol=1e-4)
+
+
+def test_a_number_that_did_not_move_before_does_not_blow_rewards_up() -> None:
+    model, generator = make_model(2), np.random.default_rng(0)
+    numbers = generator.standard_normal((500, 4)).astype(np.float32)
+    numbers[:, 2] = 0.0
+    model.observe(numbers)
+    clip = make_clip(generator, 50)
+    before = np.abs(model._raw_rewards(clip.arrays)).max()
+    model.observe(generator.standard_normal((500, 4)).astype(np.float32))
+    assert np.abs(model._raw_rewards(clip.arrays)).max() < 20 * max(before, 1)
+
+
+def test_if_only_ties_would_be_learnt_from_nothing_is_held_out() -> None:
+    generator = np.random.default_rng(0)
+    for seed in range(20):
+        data = ComparisonData(1, np.random.default_rng(seed), held_out=0.5)
+        for preference in [1.0] + [0.5] * 5:
+            data.add(make_clip(generator), make_clip(generator), preference)
+        losses = fitter_for(make_model()).fit(data, 1)
+        assert np.isfinite(losses["reward/training_loss"])

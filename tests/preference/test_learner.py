@@ -14,6 +14,7 @@ from preference.comparisons import Answer, Label
 from preference.config import PreferenceConfig, QueryConfig
 from preference.experiment import constant_horizon, learn, load_reward_model
 from preference.fit import FitConfig
+from preference.learner import slope_of
 from preference.reward_model import RewardConfig
 from preference.store import Store
 from preference.teachers import TEACHERS
@@ -155,3 +156,45 @@ def test_overwriting_a_run_keeps_answers_that_people_gave(tmp_path: Path) -> Non
     with pytest.raises(RllabError, match="answers of ada"):
         learn("ppo", "Pendulum-v1", preference(), out=tmp_path / "run", overwrite=True, **SMALL)
     assert (run.path / "reward" / "model.json").exists()
+
+
+def test_what_would_leave_too_little_to_learn_from_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    config = PreferenceConfig(query=QueryConfig(labels=700))
+    with pytest.raises(RllabError, match="the first 175 questions are about clips of 188 steps"):
+        learn("ppo", "Hopper-v5", config, out=tmp_path / "run", quiet=True, steps=100_000)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_file_of_answers_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    config = preference(teacher="file", answers=str(tmp_path / "none.jsonl"))
+    with pytest.raises(RllabError):
+        learn("ppo", "Pendulum-v1", config, out=tmp_path / "run", **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_answers_of_one_run_in_a_file_teach_the_next_the_same(tmp_path: Path) -> None:
+    first = learn("ppo", "Pendulum-v1", preference(), out=tmp_path / "first", **SMALL)
+    with Store.open(first.path / "comparisons.sqlite") as store:
+        lines = [
+            json.dumps({"first": str(item.pair.first), "second": str(item.pair.second), "label": item.answer.label})
+            for item in store.comparisons().added
+        ]
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines))
+    config = preference(teacher="file", answers=str(tmp_path / "answers.jsonl"))
+    second = learn("ppo", "Pendulum-v1", config, out=tmp_path / "second", **SMALL)
+    assert torch.equal(first.reward_model.flat, second.reward_model.flat)
+    assert torch.equal(first.policy.flat, second.policy.flat)
+
+
+def test_a_single_model_is_not_asked_to_disagree_with_itself() -> None:
+    with pytest.raises(RllabError, match="nobody to disagree with"):
+        PreferenceConfig(query=QueryConfig(queries="disagreement"), reward=RewardConfig(members=1))
+    assert QueryConfig().mix(1) == {"uniform": 1.0}
+    assert QueryConfig().mix(3) == {"disagreement": 1.0}
+
+
+def test_a_critics_slope_is_that_of_its_rewards() -> None:
+    before = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    assert slope_of(before, 3 * before + 0.2) == pytest.approx(3, rel=1e-4)
+    assert slope_of(before, -before) == 0
+    assert slope_of(np.zeros(5, np.float32), np.ones(5, np.float32)) == 1
