@@ -43,11 +43,11 @@ class RewardTraining:
         self.ensemble = members > 1
         members = [network() for _ in range(members)]
         net = (
-            reward_nets.RewardEnsemble(env.observation_space, env.action_space, members) if self.ensemble else members[0]
+            reward_nets.RewardEnsemble(env.observation_space, env.action_space, members)
+            if self.ensemble
+            else members[0]
         )
-        kind = (
-            preference_comparisons.EnsembleTrainer if self.ensemble else preference_comparisons.BasicRewardTrainer
-        )
+        kind = preference_comparisons.EnsembleTrainer if self.ensemble else preference_comparisons.BasicRewardTrainer
         self.model = preference_comparisons.PreferenceModel(net)
         loss = preference_comparisons.CrossEntropyRewardLoss()
         self.trainer = kind(self.model, loss, rng=self.generator, batch_size=32, epochs=1, custom_logger=quiet)
@@ -145,6 +145,7 @@ def learn(steps, labels, iterations, seed, episodes):
 
 
 def main():
+    """Answer until standard input ends."""
     torch.set_num_threads(1)
     answers, sys.stdout = sys.stdout, sys.stderr  # its libraries print
     trainings = {}

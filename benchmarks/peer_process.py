@@ -1,7 +1,8 @@
 """A peer that needs other versions of the libraries than ours: it works in its own interpreter, asked line by line.
 
-Its script reads a JSON object a line from standard input, with the task's name under "task" and its arguments beside it,
-and answers with one a line on standard output. So both sides can take turns in one run though they share no process.
+Its script reads a JSON object a line from standard input, with the task's name under "task" and its arguments beside
+it, and answers with one a line on standard output. So both sides can take turns in one run though they share no
+process.
 """
 
 import json
@@ -27,14 +28,17 @@ class PeerProcess:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
             )  # fmt: skip
         except OSError as error:
-            raise RllabError(f"{python} cannot be run ({error}); name the peer's interpreter by --peer-python") from error
+            raise RllabError(
+                f"{python} cannot be run ({error}); name the peer's interpreter by --peer-python"
+            ) from error
 
     def ask(self, task: str, **arguments: Any) -> dict[str, Any]:
         """Have a task done, and wait for what comes of it.
 
         Raises RllabError with the peer's own words if it failed.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
             self._process.stdin.flush()

@@ -29,6 +29,7 @@ from preference.inputs import StepReader
 from preference.learner import PreferenceLearner
 from preference.queries import select
 from preference.reward_model import RewardConfig, RewardModel
+from rllab.threads import single_threaded
 
 ENV, EPISODE_STEPS, EPISODES = "Pendulum-v1", 200, 500
 HIDDEN, BATCH_SIZE, EPOCHS = (32, 32), 32, 3
@@ -41,8 +42,8 @@ class Arguments:
     """What to measure."""
 
     peer_python: Path | None = None
-    """The interpreter of a virtual environment with imitation 1.0.1 (benchmarks/README.md says how to make one); without
-    it only our side is measured."""
+    """The interpreter of a virtual environment with imitation 1.0.1 (benchmarks/README.md says how to make one);
+    without it only our side is measured."""
     comparisons: tuple[int, ...] = (200, 1000)
     """Sizes of the sets that are timed."""
     members: tuple[int, ...] = (1, 3)
@@ -72,7 +73,9 @@ class Data:
         clips, offset = len(pieces[0]["rewards"]), 0
         for name, size in sizes.items():
             # Each clip is in one pair, until all have been.
-            rounds = [generator.permutation(clips)[: clips // 2 * 2].reshape(-1, 2) for _ in range(2 * size // clips + 1)]
+            rounds = [
+                generator.permutation(clips)[: clips // 2 * 2].reshape(-1, 2) for _ in range(2 * size // clips + 1)
+            ]
             pairs = offset + np.concatenate(rounds)[:size]
             self.arrays[f"{name}_pairs"] = pairs
             self.arrays[f"{name}_preferences"] = 0.5 + 0.5 * np.sign(returns[pairs[:, 0]] - returns[pairs[:, 1]])
@@ -219,7 +222,9 @@ def time_epochs(data: Data, file: Path, peer: PeerProcess | None, arguments: Arg
                 contenders.append(peer_timing(peer, name, "epochs", EPOCHS * comparisons, epochs=EPOCHS))
             our_result, limit_result, *peers = interleave(contenders, arguments.repetitions)
             columns = [str(members), f"{comparisons:,}", *_with_range(our_result)]
-            columns += [*_with_range(peers[0]), f"{seconds(peers[0]) / seconds(our_result):.1f}"] if peers else 3 * ["–"]
+            columns += (
+                [*_with_range(peers[0]), f"{seconds(peers[0]) / seconds(our_result):.1f}"] if peers else 3 * ["–"]
+            )
             products = seconds(limit_result, EPOCHS)
             ours_seconds = seconds(our_result, EPOCHS)
             columns += [f"{products:.4f}", f"{products / ours_seconds:.0%}", f"{gigaflop / ours_seconds:.1f}"]
@@ -292,6 +297,7 @@ def main(arguments: Arguments) -> None:
     print_machine()
     data = Data(arguments)
     with ExitStack() as stack:
+        stack.enter_context(single_threaded())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "clips.npz"
         np.savez(file, **data.arrays)

@@ -1,14 +1,13 @@
-"""What the term for random answers is worth where a tenth of the answers is wrong (Christiano et al. 2017, section 2.2.3).
+"""What the term for random answers is worth where a tenth of them is wrong (Christiano et al. 2017, section 2.2.3).
 
 Reward models learn from comparisons of Pendulum's clips of which each is turned round with probability 0.1, with ε = 0
-and with ε = 0.1, and are measured on held-out pairs without mistakes: accuracy, and the negative log-likelihood in nats.
+and with ε = 0.1, and are measured on held-out pairs without mistakes: accuracy, and negative log-likelihood in nats.
 """
 
 import statistics
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import tyro
 from common import console, print_machine
 from reward_training import Arguments as ClipArguments
@@ -19,6 +18,7 @@ from preference.dataset import ComparisonData
 from preference.fit import FitConfig, Fitter
 from preference.measures import PreferenceMeasures
 from preference.reward_model import RewardConfig, RewardModel
+from rllab.threads import single_threaded
 
 NOISES = (0.0, 0.1)
 
@@ -64,15 +64,11 @@ def measures(data: Data, noise: float, l2_adapt: bool, seed: int, arguments: Arg
 def main(arguments: Arguments) -> None:
     """Print the means over the seeds, and in how many of them the term helped."""
     print_machine()
-    torch.set_num_threads(1)
     title = f"{arguments.comparisons} comparisons, {arguments.mistakes:.0%} wrong, means over {arguments.seeds} seeds"
     table = Table(title=title, title_justify="left")
     for heading in ("L2", "ε", "accuracy", "NLL", "better than ε = 0 in accuracy, NLL"):
         table.add_column(heading, justify="right")
-    clips = [
-        Data(ClipArguments(comparisons=(arguments.comparisons,), seed=seed))
-        for seed in range(arguments.seeds)
-    ]
+    clips = [Data(ClipArguments(comparisons=(arguments.comparisons,), seed=seed)) for seed in range(arguments.seeds)]
     for l2_adapt in (False, True):
         results = {
             noise: [measures(data, noise, l2_adapt, seed, arguments) for seed, data in enumerate(clips)]
@@ -90,4 +86,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments, description=__doc__))
+    with single_threaded():
+        main(tyro.cli(Arguments, description=__doc__))

@@ -25,7 +25,7 @@ def learned_run() -> Path:
         fit=FitConfig(fit_epochs=5),
     )
     out = Path(mkdtemp(prefix="rllab-learned-")) / "learned"
-    settings = {**STEPS, "evaluation_every": 600, "evaluation_episodes": 2}
+    settings = {**STEPS, "evaluation_every": 600, "evaluation_episodes": 2, "termination": "absorbing"}
     learn("ppo", "Pendulum-v1", preference, out=out, quiet=True, **settings)
     return out
 

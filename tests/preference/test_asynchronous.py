@@ -97,11 +97,19 @@ def test_nothing_is_published_before_there_are_enough_answers(store: Store, tmp_
     fit = fitting(store, tmp_path / "live", enough=30)
     ask(store, 29)
     answer_all(store)
+    ask(store, 1, seed=1)
     run_dry(fit)
     assert fit.published.latest() is None
-    ask(store, 1, seed=1)
     answer_all(store)
     assert run_dry(fit) > 1
+    assert fit.published.latest() == 1
+
+
+def test_fewer_answers_are_enough_where_no_more_was_asked(store: Store, tmp_path: Path) -> None:
+    fit = fitting(store, tmp_path / "live", enough=30)
+    ask(store, 20)
+    answer_all(store)
+    run_dry(fit)
     assert fit.published.latest() == 1
 
 

@@ -104,15 +104,14 @@ def test_measures_are_of_the_differences_that_the_model_gives_for_single_pairs()
     np.testing.assert_allclose(stored.probabilities(model), expected, atol=1e-5)
 
 
-def test_held_out_comparisons_share_no_clip_with_the_others(record: Record) -> None:
+def test_comparisons_of_clips_that_are_held_out_are_held_out(record: Record) -> None:
     held_out = held_out_in_run(record.run)
-    sides: tuple[set[uuid.UUID], set[uuid.UUID]] = set(), set()
-    for items in record.answers.values():
-        for item in items:
-            sides[str(item.answer.id) in held_out].update((item.pair.first, item.pair.second))
-    assert sides[0]
-    assert sides[1]
-    assert not sides[0] & sides[1]
+    pairs = {str(i.answer.id): {i.pair.first, i.pair.second} for items in record.answers.values() for i in items}
+    clips = set[uuid.UUID]().union(*(pairs[key] for key in held_out))
+    others = [pair for key, pair in pairs.items() if key not in held_out]
+    assert clips
+    assert others
+    assert not any(pair <= clips for pair in others)
     assert 0 < record.measures["held out"].count <= len(held_out)
 
 
