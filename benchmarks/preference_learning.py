@@ -45,7 +45,7 @@ TASKS = {
         "Pendulum-v1",
         {
             "steps": 50_000, "num_envs": 8, "rollout_steps": 256, "minibatch_size": 64, "epochs": 10, "discount": 0.95,
-            "gae_lambda": 0.95, "learning_rate": 2e-3, "learning_rate_schedule": "constant", "clip_range": 0.1,
+            "gae_lambda": 0.95, "learning_rate": 3e-3, "learning_rate_schedule": "linear", "clip_range": 0.1,
             "clip_range_schedule": "constant", "entropy_coefficient": 0.01, "log_std_init": 0.5,
             "termination": "episode",
         },
@@ -53,12 +53,12 @@ TASKS = {
             query=QueryConfig(labels=200, clip_steps=50),
             reward=RewardConfig(members=1, reward_hidden_sizes=(32, 32), reward_activation="relu"),
         ),
-        {"discount": 0.97, "log_std_init": 0.0},
+        {"discount": 0.97, "learning_rate": 2e-3, "learning_rate_schedule": "constant", "log_std_init": 0.0},
     ),
     "cartpole": Task(
         "CartPole-v1",
         {
-            "steps": 200_000, "num_envs": 8, "rollout_steps": 500, "minibatch_size": 500, "epochs": 10,
+            "steps": 300_000, "num_envs": 8, "rollout_steps": 500, "minibatch_size": 500, "epochs": 10,
             "discount": 0.99, "gae_lambda": 0.95, "clip_range_schedule": "constant", "termination": "absorbing",
         },
         PreferenceConfig(query=QueryConfig(labels=200), reward=RewardConfig(reward_hidden_sizes=(32, 32))),
