@@ -51,7 +51,7 @@ class RewardTraining:
         self.model = preference_comparisons.PreferenceModel(net)
         loss = preference_comparisons.CrossEntropyRewardLoss()
         self.trainer = kind(self.model, loss, rng=self.generator, batch_size=32, epochs=1, custom_logger=quiet)
-        self.arrays = np.load(data)
+        self.arrays = dict(np.load(data))  # an opened archive would read the file anew at each access
         self.dataset = preference_comparisons.PreferenceDataset()
         pairs, preferences = self.arrays["training_pairs"][:comparisons], self.arrays["training_preferences"]
         self.dataset.push(self.fragments(pairs), preferences[:comparisons].astype(np.float32))

@@ -269,7 +269,7 @@ def time_selection(data: Data, file: Path, peer: PeerProcess | None, arguments: 
     learner = PreferenceLearner(
         PreferenceConfig(query=QueryConfig(queries="disagreement"), reward=reward), step_reader(),
         desk=None,  # nothing is asked
-        rows=1, steps=1, clip_steps=arguments.clip_steps, seed=arguments.seed, discount=1.0, run=str(uuid.UUID(int=0)),
+        rows=1, steps=1, clip_steps=arguments.clip_steps, seed=arguments.seed, run=str(uuid.UUID(int=0)),
     )  # fmt: skip
     pairs = data.pairs("candidate")
     generator = np.random.default_rng(arguments.seed)
