@@ -9,13 +9,15 @@ frozen.
 """
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
 import torch
 import tyro
@@ -32,7 +34,8 @@ from rllab.rollout import Rollout
 from rllab.statistics import bootstrap_interval
 from rllab.train import Training
 
-Side = Literal["rllab", "peer"]
+Side = Literal["rllab", "region", "peer"]
+SIDES: dict[Side, str] = {"rllab": "rllab", "region": "rllab, the peer's δ", "peer": "Stable-Baselines3"}
 WINDOW, EPISODES, EVALUATION_SEED = 100, 100, 12_345
 
 
@@ -47,7 +50,8 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, the same on both sides."""
     sides: tuple[Side, ...] = ("rllab", "peer")
-    """Whom to train."""
+    """Whom to train; region: TRPO with δ times the number of the action's dimensions, which is what sb3-contrib's δ
+    comes to, since it takes the mean of the divergence over them and not their sum."""
     steps: int = 1_000_000
     """Environment steps, over which the learning rate falls."""
     out: Path = Path("runs/mujoco-learning.jsonl")
@@ -84,10 +88,15 @@ class Curve(Callback):
 
 
 def train_rllab(
-    agent: str, env: str, seed: int, steps: int
+    agent: str, env: str, side: Side, seed: int, steps: int
 ) -> tuple[list[tuple[int, float]], Callable[[], list[float]]]:
     """Our preset."""
-    config = configure(agent, env, {"steps": steps, "seed": seed, "evaluation_every": 0, "checkpoint_every": 0})
+    settings: dict[str, Any] = {"steps": steps, "seed": seed, "evaluation_every": 0, "checkpoint_every": 0}
+    config = configure(agent, env, settings)
+    if side == "region":
+        trpo: Any = config.agent
+        dimensions = math.prod(gymnasium.make(env).action_space.shape or ())
+        config = replace(config, agent=replace(trpo, max_kl=trpo.max_kl * dimensions))
     curve = Curve()
     with Workshop(config) as workshop:
         workshop.training(None, [curve], quiet=True).run()
@@ -100,7 +109,7 @@ def train_rllab(
 
 
 def train_peer(
-    agent: str, env: str, seed: int, steps: int
+    agent: str, env: str, side: Side, seed: int, steps: int
 ) -> tuple[list[tuple[int, float]], Callable[[], list[float]]]:
     """Stable-Baselines3, or sb3-contrib, with the preset's settings by their names."""
     from sb3_contrib import TRPO
@@ -152,7 +161,7 @@ def train_peer(
 def measure(agent: str, env: str, side: Side, seed: int, steps: int) -> Run:
     """Train once and evaluate."""
     began = time.perf_counter()
-    points, evaluate = (train_rllab if side == "rllab" else train_peer)(agent, env, seed, steps)
+    points, evaluate = (train_peer if side == "peer" else train_rllab)(agent, env, side, seed, steps)
     seconds = time.perf_counter() - began
     thinned = points[:: max(1, len(points) // 100)]
     if thinned[-1] != points[-1]:
@@ -179,7 +188,7 @@ def report(runs: list[Run], arguments: Arguments) -> None:
     ):
         table.add_column(heading, justify="right")
     for env in arguments.envs:
-        for side in ("rllab", "peer"):
+        for side, label in SIDES.items():
             these = [
                 r for r in runs if (r.agent, r.env, r.side, r.steps) == (arguments.agent, env, side, arguments.steps)
             ]
@@ -189,7 +198,7 @@ def report(runs: list[Run], arguments: Arguments) -> None:
             last, fresh = [run.curve[-1][1] for run in these], [float(np.mean(run.returns)) for run in these]
             interval = bootstrap_interval(last, np.mean)
             table.add_row(
-                f"{env}, {'rllab' if side == 'rllab' else 'Stable-Baselines3'}",
+                f"{env}, {label}",
                 "  ".join(f"{value:,.0f}" for value in last),
                 f"{np.mean(last):,.0f}",
                 f"{interval[0]:,.0f} – {interval[1]:,.0f}",
@@ -206,9 +215,12 @@ def draw(runs: list[Run], arguments: Arguments, path: Path) -> None:
 
     figure = Figure(figsize=(4.2 * len(arguments.envs), 3.8), layout="constrained", dpi=120)
     panels = figure.subplots(1, len(arguments.envs), squeeze=False)[0]
-    styles = {"rllab": (PALETTE[0], "-", "rllab"), "peer": (PALETTE[1], "--", "Stable-Baselines3")}
+    styles: dict[Side, tuple[str, str]] = {
+        "rllab": (PALETTE[0], "-"), "region": (PALETTE[2], "-."), "peer": (PALETTE[1], "--"),
+    }  # fmt: skip
     for panel, env in zip(panels, arguments.envs, strict=True):
-        for side, (colour, line, label) in styles.items():
+        for side, (colour, line) in styles.items():
+            label = SIDES[side]
             these = [r for r in runs if (r.agent, r.env, r.side) == (arguments.agent, env, side)]
             for i, run in enumerate(these):
                 steps, values = np.array(run.curve).T

@@ -14,6 +14,17 @@ _FEWEST_POINTS = 4
 """Below this not even a strictly monotone series is significant at the 5 % level."""
 
 
+MEANINGS = {
+    "true_return": "The predicted return rose while the true return fell: the policy may be exploiting the reward "
+    "model.",
+    "accuracy": "The predicted return rose while accuracy on the newest policy's pairs fell: the policy may be "
+    "exploiting the reward model.",
+    "spread": "The reward models disagreed more on the newest rollout than on 95 % of the labelled clips: the policy "
+    "had left what was labelled.",
+}
+"""What each alarm says, in general; `HackingAlarms.observe` has the figures."""
+
+
 @dataclass(frozen=True)
 class AlarmConfig:
     """When reward-hacking alarms are raised."""

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 
+from envs.make import EnvConfig
 from envs.registry import find_spec
 from envs.renderers import prepare_rendering
 from preference.asynchronous.fitting import FitElsewhere, start_fitting
@@ -27,9 +30,8 @@ from preference.reward_model import RewardModel
 from preference.store import Store
 from preference.teachers import Teacher
 from rllab.callbacks import Callback
-from rllab.experiment import Workshop
 from rllab.runs import Run
-from rllab.train import Training
+from rllab.train import LoopConfig, Training
 
 LIVE_FOLDER, UNDRAWN_FOLDER = "reward-live", "undrawn"
 
@@ -55,11 +57,39 @@ class Voice(Callback):
         return self.training is not None and self.training.interrupted
 
 
+class Configured(Protocol):
+    """What a run is made of, as far as is looked at here."""
+
+    @property
+    def env(self) -> EnvConfig:
+        """The environments."""
+
+    @property
+    def loop(self) -> LoopConfig:
+        """How long."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything."""
+
+
+class Parts(Protocol):
+    """The live parts of a run, as far as they are looked at here (`rllab.experiment.Workshop`)."""
+
+    @property
+    def config(self) -> Configured:
+        """What they were made from."""
+
+    @property
+    def vector_env(self) -> VectorEnv[Any, Any, Any]:
+        """The environments."""
+
+
 class Surroundings:
     """The desk, the drawing and the processes that a configuration asks for, ended with `stack`."""
 
     def __init__(
-        self, workshop: Workshop, reader: StepReader, run: Run, preference: PreferenceConfig, run_id: str, store: Store,
+        self, workshop: Parts, reader: StepReader, run: Run, preference: PreferenceConfig, run_id: str, store: Store,
         voice: Voice, stack: ExitStack, teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
         """Put up the desk; `teacher` answers in place of the configuration's.
@@ -121,7 +151,7 @@ def clear(folder: Path) -> None:
             shutil.rmtree(folder / name)
 
 
-def _as_observed(workshop: Workshop, reader: StepReader) -> bool:
+def _as_observed(workshop: Parts, reader: StepReader) -> bool:
     """Whether clips keep observations just as the environment gives them; Atari's are without the score."""
     space = workshop.vector_env.single_observation_space
     inputs = reader.inputs

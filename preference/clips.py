@@ -100,6 +100,11 @@ class ClipCutter:
         """The first column that clips to come may reach back to."""
         return min((int(tail[_COLUMNS][0]) for tail in self._tails if tail), default=self._columns)
 
+    def forget(self) -> None:
+        """Drop the running episodes, whose rest will not come."""
+        self._tails = [{} for _ in self._tails]
+        self._fresh[:] = 0
+
     def state_dict(self) -> dict[str, Any]:
         """The rows' running episodes."""
         tails = {str(row): tail for row, tail in enumerate(self._tails)}
@@ -125,6 +130,12 @@ class ClipPool:
     def add(self, clips: Sequence[Clip]) -> None:
         """Take clips in, letting the oldest go."""
         self.clips = [*self.clips, *clips][-self.capacity :]
+
+    @property
+    def newest_policy_step(self) -> int:
+        """What the policy had trained for that played the oldest clip of the newest quarter."""
+        recent = self.clips[-max(2, len(self.clips) // 4) :]
+        return recent[0].policy_step if recent else 0
 
     def draw_pairs(
         self, count: int, generator: np.random.Generator, newest: float, known: Set[frozenset[str]] = frozenset()

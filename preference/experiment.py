@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,13 @@ def learn(
     with Workshop(config) as workshop:
         workshop.check()
         task = task_of(config.env, _reader(workshop).inputs)
-        check_budget(config, preference, task.fps)
+        check_budget(config.loop.steps, preference, task.fps)
         if preference.store is not None:
             Store.open(preference.store, task).close()
         if preference.answers is not None:
             FileTeacher(preference.answers)
         if overwrite:
-            _clear_store(folder)
+            clear_store(folder)
         with Run.create(folder, document, overwrite) as run, ExitStack() as stack:
             training, learner = _training(workshop, run, preference, run_id, callbacks, quiet, stack, teacher)
             training.save()
@@ -132,9 +132,9 @@ def constant_horizon(env: str) -> TerminationName:
     return name if spec.max_episode_steps is not None else "episode"
 
 
-def check_budget(config: TrainConfig, preference: PreferenceConfig, fps: float) -> None:
+def check_budget(steps: int, preference: PreferenceConfig, fps: float) -> None:
     """Raise RllabError if what must be played before the first questions would leave too little to learn from."""
-    query, steps = preference.query, config.loop.steps
+    query = preference.query
     length = query.clip_steps or clip_length(fps, query.clip_seconds)
     labels = LabelSchedule(query.labels, steps, query.initial_share).initial
     needed = 2 * labels * length
@@ -166,7 +166,7 @@ def task_of(env: EnvConfig, inputs: Inputs, question: str = QUESTION) -> Task:
     return Task(env.id, "clips", observation, action, question, frames_per_second(env))
 
 
-def _clear_store(folder: Path) -> None:
+def clear_store(folder: Path) -> None:
     """Remove the store of a run that is to be replaced; raises RllabError if it has answers that people gave."""
     path = folder / STORE_FILE
     if not path.exists():
@@ -212,11 +212,19 @@ def _training(
     return training, learner
 
 
+def save_reward(training: Training, learner: PreferenceLearner, environment: str) -> None:
+    """Write the reward model as it is now into the run's folder."""
+    assert training.run_folder is not None
+    about = {"environment": environment, "comparisons": len(learner.data), "steps": training.steps}
+    learner.model.save(training.run_folder.path / REWARD_FOLDER, about)
+
+
 def _finish(training: Training, learner: PreferenceLearner, config: TrainConfig, workshop: Workshop) -> LearnedRun:
     try:
         trained = finish(training, config, workshop)
-    finally:
-        assert training.run_folder is not None
-        about = {"environment": config.env.id, "comparisons": len(learner.data), "steps": training.steps}
-        learner.model.save(training.run_folder.path / REWARD_FOLDER, about)
+    except BaseException:
+        with suppress(RllabError):  # what ended the training is what is told
+            save_reward(training, learner, config.env.id)
+        raise
+    save_reward(training, learner, config.env.id)
     return LearnedRun(**vars(trained), reward_model=learner.model)

@@ -97,7 +97,11 @@ class Fitter:
                 for chosen in self._minibatches(training):
                     loss, share = self._step(batch, pairs[chosen], preferences[chosen], counts[:, chosen])
                     total, weight = total + loss * share, weight + share
-                losses = [total / max(weight, 1e-9), self._held_out_loss(batch, pairs, preferences, held_out)]
+                losses = [total / max(weight, 1e-9), self._loss(batch, pairs, preferences, np.flatnonzero(held_out))]
+                if self._noisy and held_out.any():
+                    # Both without dropout and with the same moments, or they could not be held against each other.
+                    some = training[:: -(-len(training) // int(held_out.sum()))]
+                    losses[0] = self._loss(batch, pairs, preferences, some, counts)
                 self._adapt(losses, int(held_out.sum()))
         finally:
             self.model.module.eval()
@@ -158,8 +162,11 @@ class Fitter:
         """Σ r̂(σ¹) − Σ r̂(σ²) `[E, B]` of pairs `[B, 2]`."""
         clips = pairs.T.reshape(-1)
         features, valid = batch.steps(clips)
-        rewards = self.model.raw(features).view(self.model.members, 2, len(pairs), -1)
-        returns = (rewards * torch.from_numpy(valid).view(2, len(pairs), -1)).sum(-1)
+        # Only steps that exist go through the networks: batch normalisation would count the others.
+        steps = np.flatnonzero(valid)
+        rewards = torch.zeros(self.model.members, valid.size)
+        rewards = rewards.index_copy(1, torch.from_numpy(steps), self.model.raw(features.only(steps)))
+        returns = rewards.view(self.model.members, 2, len(pairs), -1).sum(-1)
         return returns[:, 0] - returns[:, 1]
 
     def _fast_gradient(
@@ -185,21 +192,32 @@ class Fitter:
         """Σ r̂(σ¹) − Σ r̂(σ²) of every member `[E, P]` for pairs `[P, 2]` of indices into the clips."""
         return differences(self.model, prepare(self.model, batch), pairs)
 
-    def _held_out_loss(
+    @property
+    def _noisy(self) -> bool:
+        """Whether the networks give other rewards in training than otherwise."""
+        return self.model.inputs.image or self.model.config.dropout > 0
+
+    def _loss(
         self,
         batch: PreparedClips,
         pairs: NDArray[np.int64],
         preferences: NDArray[np.float32],
-        held_out: NDArray[np.bool_],
+        chosen: NDArray[np.int64],
+        counts: NDArray[np.float32] | None = None,
     ) -> float:
-        """Mean loss of a member's held-out comparison; NaN if there is none."""
-        if not held_out.any():
+        """Mean loss of a member's comparison among those chosen, as the model is used; NaN if there is none.
+
+        `counts` `[E, P]` says how often each member is given each, as in training; None: once.
+        """
+        if not len(chosen):
             return math.nan
         self.model.module.eval()
-        difference = differences(self.model, batch, pairs[held_out])
+        difference = differences(self.model, batch, pairs[chosen])
         self.model.module.train()
-        losses, _ = cross_entropy_and_slope(difference, preferences[held_out], self.noise)
-        return float(losses.mean())
+        losses, _ = cross_entropy_and_slope(difference, preferences[chosen], self.noise)
+        if counts is None:
+            return float(losses.mean())
+        return float((losses * counts[:, chosen]).sum() / max(float(counts[:, chosen].sum()), 1e-9))
 
     def _adapt(self, losses: list[float], held_out: int) -> None:
         if not self.config.l2_adapt or self.l2 == 0 or held_out < FEWEST_HELD_OUT or losses[0] <= 0:

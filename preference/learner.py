@@ -21,7 +21,7 @@ from preference.comparisons import Clip
 from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Desk, Question
-from preference.fit import Fitter
+from preference.fit import Fitter, check_preferences
 from preference.fitting import FitHere, Fitting, learnable, reference_count, take_in
 from preference.inputs import StepReader
 from preference.measures import ensemble_spread
@@ -97,6 +97,10 @@ class PreferenceLearner(Callback):
 
     def before_run(self, training: Training) -> None:
         """Play with the untrained policy until there is something to ask; ask, and fit the model to the answers."""
+        if training.began_anew:
+            # A clip is of one episode, and a return too: what was under way has no end.
+            self.cutter.forget()
+            self.watch.forget()
         if self.fits:
             return
         wanted = 2 * self.schedule.initial
@@ -135,10 +139,13 @@ class PreferenceLearner(Callback):
         asked = self.asked
         self._ask(training, self.batch_size)
         if self.asked == asked:
-            raise RllabError(
-                f"none of the {asked} answers prefers a clip, so there is no reward to learn: ask more (--labels), "
-                "about longer clips (--clip-seconds), or by another teacher"
-            )
+            try:
+                check_preferences(np.array(self.data.preferences, np.float32))
+            except RllabError as error:
+                raise RllabError(
+                    f"all {asked} questions are answered, and no reward can be learnt: {error}; or ask more "
+                    "(--labels), about longer clips (--clip-seconds), or by another teacher"
+                ) from error
 
     @staticmethod
     def _ending(training: Training) -> bool:
@@ -242,9 +249,11 @@ class PreferenceLearner(Callback):
         Returns the factor by which the critic's values have been multiplied.
         """
         changed = take_in(self.data, answered)
-        for comparison, _, _ in answered.added:
+        newest = self.pool.newest_policy_step
+        for comparison, *clips in answered.added:
             preference, expected = comparison.preference, comparison.pair.details.get("probability")
-            if self.fits and preference is not None and expected is not None:
+            recent = all(clip.policy_step >= newest for clip in clips)
+            if self.fits and recent and preference is not None and expected is not None:
                 self.watch.compare(float(expected), preference)
         return self._fit(training) if self.fitting.due(changed > 0) else 1.0
 

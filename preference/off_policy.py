@@ -33,7 +33,7 @@ from preference.beside import Surroundings, Voice
 from preference.clips import clip_length
 from preference.config import PreferenceConfig
 from preference.entropy import StateEntropy
-from preference.experiment import REWARD_FOLDER, STORE_FILE, _clear_store, constant_horizon, task_of
+from preference.experiment import STORE_FILE, check_budget, clear_store, constant_horizon, save_reward, task_of
 from preference.inputs import StepReader
 from preference.learner import PreferenceLearner
 from preference.off_policy_agents import ALGORITHMS, make_agent
@@ -120,8 +120,9 @@ def learn_off_policy(
     with ExitStack() as stack:
         # The folder is made last: input that cannot work leaves nothing behind.
         workshop = stack.enter_context(_Workshop(run_config))
+        check_budget(loop.steps, preference, task_of(env, workshop.reader.inputs).fps)
         if overwrite:
-            _clear_store(folder)
+            clear_store(folder)
         run = stack.enter_context(Run.create(folder, document, overwrite))
         training, learner = workshop.training(run, preference, run_id, callbacks, quiet, stack)
         training.save()
@@ -196,8 +197,7 @@ class _Workshop:
         task = task_of(config.env, reader.inputs)
         store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
         voice = Voice(quiet)
-        workshop: Any = self  # it has the configuration and the environments, which is all that is looked at
-        beside = Surroundings(workshop, reader, run, preference, run_id, store, voice, stack)
+        beside = Surroundings(self, reader, run, preference, run_id, store, voice, stack)
         learner = PreferenceLearner(
             preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps,
             clip_steps=preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds),
@@ -244,12 +244,11 @@ class _Saver(Callback):
     def after_checkpoint(self, training: Training) -> None:
         assert training.run_folder is not None
         path = training.run_folder.path
-        about = {"environment": self.environment, "comparisons": len(self.learner.data), "steps": training.steps}
         with explained_write_errors(path / AGENT_FILE):
             temporary = path / f".{AGENT_FILE}.tmp.zip"
             self.model.save(temporary)
             os.replace(temporary, path / AGENT_FILE)
-        self.learner.model.save(path / REWARD_FOLDER, about)
+        save_reward(training, self.learner, self.environment)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """It has none."""

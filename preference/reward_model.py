@@ -23,7 +23,7 @@ from preference.fast import FastEnsemble
 from preference.inputs import Inputs, Reads, StepReader
 from preference.networks import Activation, EnsembleCNN, EnsembleMLP
 from rllab.config import with_tuples
-from rllab.files import explained_write_errors
+from rllab.files import explained_write_errors, replaced_folder
 from rllab.policies.flat import flatten_parameters
 from rllab.rollout import Rollout
 from rllab.state import load_state, save_state
@@ -246,10 +246,9 @@ class RewardModel:
             "inputs": self.inputs.to_json(),
             "about": dict(about or {}),
         }
-        with explained_write_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-            save_state(path, self.state_dict())
-            (path / "model.json").write_text(json.dumps(document, indent=2) + "\n")
+        with explained_write_errors(path), replaced_folder(path) as folder:
+            save_state(folder, self.state_dict())
+            (folder / "model.json").write_text(json.dumps(document, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> "RewardModel":
@@ -279,6 +278,12 @@ class Features:
     """`[B, F]`"""
     images: NDArray[np.uint8] | None
     """`[B, C, H, W]`"""
+
+    def only(self, steps: NDArray[np.int64]) -> "Features":
+        """Those of some steps."""
+        if len(steps) == len(self.numbers):
+            return self
+        return Features(self.numbers[steps], None if self.images is None else self.images[steps])
 
 
 def _channels_first(inputs: Inputs) -> tuple[int, int, int]:

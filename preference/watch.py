@@ -19,13 +19,14 @@ WINDOW = 100
 
 
 class Watch:
-    """Remembers predictions and answers on the newest pairs, and both returns of the last episodes.
+    """Remembers predictions and answers on pairs of the newest policies' clips, and both returns of the last episodes.
 
-    The newest pairs are predicted before the model learns from their answers.
+    The pairs are predicted before the model learns from their answers.
     """
 
     def __init__(self, rows: int) -> None:
         """`rows`: N, of the rollouts."""
+        self._rows = rows
         self.alarms = HackingAlarms()
         self._newest: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._episodes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
@@ -46,6 +47,12 @@ class Watch:
         actual, _ = self._true.record(true.astype(np.float64), done, valid)
         self._episodes.extend(zip(predicted.tolist(), actual.tolist(), strict=True))
         self._steps = learned[valid], true[valid]
+
+    def forget(self) -> None:
+        """Drop the running episodes, whose rest will not come."""
+        for recorder in (self._predicted, self._true):
+            for row in range(self._rows):
+                recorder.forget(row)
 
     def measures(self, *, true_reward: bool) -> dict[str, float]:
         """By name; `true_reward`: whether the environment's reward is what was to be learnt."""

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,28 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     synchronise(path.parent)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Gives a new folder to write in, which takes the place of `path` when the block is left without an error.
+
+    A process killed at any moment leaves the old folder or the new one, but for the instant between two renames, where
+    the old one lies beside as `.NAME.PID.old`. Raises OSError.
+    """
+    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for written in [*temporary.rglob("*"), temporary]:
+            synchronise(written)
+        if path.is_dir():
+            os.rename(path, aside)
+        os.rename(temporary, path)
+        synchronise(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def synchronise(path: Path) -> None:

@@ -133,6 +133,8 @@ class Training:
         self.stop_reason: str | None = None
         self.evaluation: EvaluationResult | None = None
         """The latest."""
+        self.began_anew = False
+        """Whether environments could not go on where a loaded state had them, and began new episodes."""
         self._signal: int | None = None
         self._resumed = False
         self._progress: Progress | None = None
@@ -285,7 +287,7 @@ class Training:
         )  # fmt: skip
         for callback, saved in zip(self.callbacks, state["callbacks"], strict=False):
             callback.load_state_dict(saved)
-        self._resumed = True
+        self._resumed, self.began_anew = True, bool(inexact)
         return inexact
 
     @contextmanager

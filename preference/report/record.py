@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import RllabError
-from preference.alarms import HackingAlarms
+from preference.alarms import MEANINGS
 from preference.comparisons import Clip, Comparison, Label, Pair
 from preference.config import PreferenceConfig
 from preference.experiment import REWARD_FOLDER, STORE_FILE
@@ -167,18 +167,13 @@ def _measures(
 
 
 def _alarms(rows: Sequence[Mapping[str, float]]) -> list[tuple[int, str]]:
-    """The alarms that what was measured gives rise to: the training told its own, but kept no record of them."""
-    alarms, result = HackingAlarms(), []
+    """The alarms that sounded, as the training wrote them down: at which steps, and what each means."""
+    active: set[str] = set()
+    result = []
     for row in rows:
-        predicted = row.get("reward/predicted_return")
-        if "reward/fits" not in row or predicted is None:
+        if "reward/fits" not in row:  # alarms are looked at after each fit
             continue
-        sentences = alarms.observe(
-            predicted,
-            row.get("return_mean") if "reward/episode_pearson" in row else None,
-            row.get("reward/newest_accuracy"),
-            rollout_spread=row.get("reward/rollout_spread"),
-            labelled_spread_95=row.get("reward/labelled_spread_percentile_95"),
-        )
-        result += [(int(row["steps"]), sentence) for sentence in sentences]
+        now = {name for name in MEANINGS if row.get(f"reward/alarm_{name}")}
+        result += [(int(row["steps"]), MEANINGS[name]) for name in sorted(now - active)]
+        active = now
     return result

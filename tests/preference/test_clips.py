@@ -111,6 +111,15 @@ def test_rows_are_kept_apart() -> None:
     assert [clip.arrays["observations"][:, 0].tolist() for clip in clips] == [[0, 0, 0], [1, 1, 1]]
 
 
+def test_an_episode_whose_rest_will_not_come_is_in_no_clip_with_the_next() -> None:
+    cutter = ClipCutter(READER, 1, 4, run=RUN)
+    cutter.cut(rollout(np.arange(6)[None], no_ends(1, 6)), 0)
+    cutter.forget()
+    clips = cutter.cut(rollout(np.arange(100, 106)[None], no_ends(1, 6)), 6)
+    assert steps_of(clips) == [[100, 101, 102, 103]]
+    assert clips[0].details["column"] == 6
+
+
 @pytest.mark.parametrize("at", [1, 5, 9, 13])
 def test_a_resumed_cutter_makes_the_same_clips_with_the_same_ids(at: int) -> None:
     generator = np.random.default_rng(at)

@@ -229,6 +229,50 @@ def test_a_reward_that_is_in_the_pixels_is_found() -> None:
     assert losses["reward/training_loss"] < 0.3
 
 
+def image_data(lengths: list[int], held_out: float = 0.0) -> tuple[RewardModel, ComparisonData]:
+    """Comparisons of clips of grey images, the brighter of which is better."""
+    inputs, generator = Inputs((1, 48, 48), (), (2,), image=True), np.random.default_rng(0)
+    model = RewardModel(inputs, RewardConfig(members=2, reads="observation", dropout=0.5))
+    data = ComparisonData(2, generator, held_out=held_out)
+    for number, length in enumerate(lengths):
+        clips = [
+            Clip(
+                uuid.UUID(int=2 * number + side),
+                {
+                    "observations": generator.integers(side * 60, 256, (length, 1, 48, 48), np.uint8),
+                    "actions": np.zeros(length, np.int64),
+                },
+            )
+            for side in (0, 1)
+        ]
+        data.add(*clips[:: 1 - 2 * (number % 2)], float(number % 2))
+    return model, data
+
+
+def test_batch_normalisation_counts_only_steps_that_exist() -> None:
+    model, data = image_data([3, 5])
+    fitter_for(model, fit_batch_size=2, l2=0.0).fit(data, 1)
+    images = torch.from_numpy(np.concatenate([clip.arrays["observations"] for clip in data.clips])).float() / 255
+    fresh = RewardModel(model.inputs, model.config)
+    expected = fresh.module.convolutions[0](images).mean(dim=(0, 2, 3))
+    # torch moves its running mean a tenth of the way to that of each batch, from 0.
+    torch.testing.assert_close(model.module.norms[0].running_mean, 0.1 * expected.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_training_loss_beside_a_held_out_one_has_no_dropout_either() -> None:
+    model, data = image_data([2] * 30, held_out=0.3)
+    fitter = fitter_for(model)
+    losses = fitter.fit(data, 1)
+    held_out = int(data.held_out().sum())
+    training = np.flatnonzero(data.training())[:: -(-int(data.training().sum()) // held_out)]
+    pairs, counts = np.array(data.pairs), data.counts()[:, training]
+    difference = fitter.predictions(data.batch, pairs[training])
+    preferences = np.array(data.preferences)[training]
+    expected = ((np.logaddexp(0, difference) - preferences * difference) * counts).sum() / counts.sum()
+    assert held_out > 3
+    assert losses["reward/training_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_inputs_of_a_vector_and_of_choices() -> None:
     numbers = VECTOR.features("observation_action", np.ones((2, 5, 3), np.float32), np.full((2, 5, 1), 2.0, np.float32))
     np.testing.assert_array_equal(numbers, np.tile([1, 1, 1, 2], (2, 5, 1)))

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from envs.errors import RllabError
-from preference.comparisons import Answer, Label
+from preference.comparisons import Answer, Clip, Label
 from preference.config import PreferenceConfig, QueryConfig
-from preference.experiment import constant_horizon, learn, load_reward_model
+from preference.experiment import constant_horizon, learn, load_reward_model, resume
 from preference.fit import FitConfig
-from preference.learner import slope_of
+from preference.learner import PreferenceLearner, slope_of
 from preference.reward_model import RewardConfig
 from preference.store import Store
 from preference.teachers import TEACHERS
@@ -198,3 +198,45 @@ def test_a_critics_slope_is_that_of_its_rewards() -> None:
     assert slope_of(before, 3 * before + 0.2) == pytest.approx(3, rel=1e-4)
     assert slope_of(before, -before) == 0
     assert slope_of(np.zeros(5, np.float32), np.ones(5, np.float32)) == 1
+
+
+def test_after_environments_began_anew_no_clip_spans_two_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Callback):
+        def after_update(self, training: Training, rollout: Rollout, metrics: dict[str, float]) -> None:
+            training.stop("enough")
+
+    class Look(Callback):
+        def __init__(self) -> None:
+            self.pool: list[Clip] = []
+
+        def after_update(self, training: Training, rollout: Rollout, metrics: dict[str, float]) -> None:
+            learner = next(each for each in training.callbacks if isinstance(each, PreferenceLearner))
+            self.pool = [clip for clip in learner.pool.clips if clip.policy_step >= training.steps - rollout.num_steps]
+
+    # 64 steps are no multiple of the clips' 10, so each row is in the middle of one when the run stops.
+    learn("ppo", "Pendulum-v1", preference(), out=tmp_path / "run", callbacks=[Stop()], **SMALL)
+    monkeypatch.setattr("rllab.collect.restore", lambda env, state: dict(enumerate(env.reset(seed=1)[0])))
+    look = Look()
+    resume(tmp_path / "run", steps=5000, callbacks=[look, Stop()], quiet=True)
+    assert look.pool
+    for clip in look.pool:
+        cosine, sine, velocity = clip.arrays["observations"].T
+        turned = np.angle(np.exp(1j * np.diff(np.arctan2(sine, cosine))))
+        # Pendulum's own arithmetic: the angle moves by the new velocity times 0.05.
+        np.testing.assert_allclose(turned, 0.05 * velocity[1:], atol=1e-4)
+
+
+def test_a_killed_save_leaves_the_reward_model_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = learn("ppo", "Pendulum-v1", preference(), out=tmp_path / "run", **SMALL)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run" / "reward").iterdir()}
+
+    def fail(folder: Path, tree: object) -> None:
+        (folder / "arrays.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("preference.reward_model.save_state", fail)
+    with pytest.raises(RllabError, match="disk is full"):
+        run.reward_model.save(tmp_path / "run" / "reward")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run" / "reward").iterdir()} == before
