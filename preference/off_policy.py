@@ -46,7 +46,7 @@ from preference.store import Store
 from preference.vec_env import GymnasiumVecEnv
 from rllab.callbacks import Callback
 from rllab.evaluate import EvaluationResult, Evaluator, film
-from rllab.experiment import EVALUATION_SEED, VIDEO_FRAMES, go_on
+from rllab.experiment import EVALUATION_SEED, VIDEO_FRAMES, Checkpoint, go_on
 from rllab.files import explained_write_errors
 from rllab.runs import Run, default_folder
 from rllab.train import LoopConfig, Training
@@ -160,6 +160,23 @@ def load_agent(path: Path | str) -> OffPolicyAlgorithm:
         raise RllabError(f"{path} has no {AGENT_FILE} yet: it was stopped before its first checkpoint")
     agent: OffPolicyAlgorithm = ALGORITHMS[run.config["agent_name"]].load(file, device="cpu")
     return agent
+
+
+def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple[ReplayPolicy, OffPolicyRunConfig, int]:
+    """The policy of a run's checkpoint, the run's configuration, and the checkpoint's step, as rllab has it.
+
+    Raises RllabError if there is no good checkpoint, or the run is of another version.
+    """
+    run = Run.open(path)
+    config = OffPolicyRunConfig.from_json(run.config)
+    if checkpoint == "best" and run.checkpoints.best() is None:
+        checkpoint = "latest"
+    step, state = run.checkpoints.load(checkpoint)
+    # Only its actor is of use here, so the replay buffer is as small as it can be.
+    small = replace(config.agent, buffer_size=config.env.num_envs * config.agent.rollout_steps)
+    with _Workshop(replace(config, agent=small)) as workshop:
+        workshop.model.set_parameters(state["agent"]["parameters"], exact_match=True, device=workshop.model.device)
+        return ReplayPolicy(workshop.model), config, step
 
 
 class _Workshop:

@@ -27,6 +27,8 @@ EVALUATION_SEED = 0x5EED
 """Added to the run's seed, so that evaluation plays other episodes than training does."""
 RUN_KINDS = "rllab.run_kinds"
 """Entry points: by the `kind` in a run's configuration, a function like `resume` that goes on with it."""
+POLICY_KINDS = "rllab.policy_kinds"
+"""Entry points: by the `kind` in a run's configuration, a function like `load_with_config` for its policies."""
 VIDEO_FRAMES = 300
 """Longest video that goes into TensorBoard."""
 
@@ -159,11 +161,18 @@ def load(path: Path | str, checkpoint: Checkpoint = "best") -> ActorCritic:
 
 
 def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple[ActorCritic, TrainConfig, int]:
-    """As `load`, with the run's configuration and the checkpoint's step."""
+    """As `load`, with the run's configuration and the checkpoint's step.
+
+    A run whose agent is not one of rllab's own is loaded by its kind's entry point: its policy acts likewise, and its
+    configuration has `env` and `loop` too.
+    """
     run = Run.open(path)
     if run.config.get("agent_name") not in AGENTS:
         kind = run.config.get("kind")
-        raise RllabError(f"{path} is a run of the kind '{kind}', whose policy is not one of rllab's own")
+        for entry in entry_points(group=POLICY_KINDS, name=str(kind)):
+            loaded: tuple[ActorCritic, TrainConfig, int] = entry.load()(path, checkpoint)
+            return loaded
+        raise RllabError(f"{path} is a run of the kind '{kind}', whose policy nothing installed here can load")
     config = TrainConfig.from_json(run.config)
     if checkpoint == "best" and run.checkpoints.best() is None:
         checkpoint = "latest"

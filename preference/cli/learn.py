@@ -182,7 +182,7 @@ def command(argv: Sequence[str]) -> int:
         return report_interruption(error, out)
     if not options.quiet:
         further = [("how the reward was learnt", f"rllab preference report {quoted(run.path)}")]
-        report_run(run.path, run.stop_reason, further, commands=not isinstance(arguments, OffPolicyArguments))
+        report_run(run.path, run.stop_reason, further)
     return 0
 
 

@@ -59,13 +59,8 @@ class Outcome:
         return format_count(self.steps / self.seconds) if self.seconds else "–"
 
 
-def report_run(
-    path: Path, stop_reason: str | None = None, further: Sequence[tuple[str, str]] = (), *, commands: bool = True
-) -> None:
-    """Print how a training went, and what to do next: `further` purposes and commands too.
-
-    `commands`: whether the run's policy is one that `evaluate` and `watch` can load.
-    """
+def report_run(path: Path, stop_reason: str | None = None, further: Sequence[tuple[str, str]] = ()) -> None:
+    """Print how a training went, and what to do next: `further` purposes and commands too."""
     outcome = Outcome.of(path)
     facts = [
         ("Run", str(path)),
@@ -85,12 +80,12 @@ def report_run(
     print()
     print_facts(facts)
     run, steps_wanted = quoted(path), outcome.run.config["loop"]["steps"]
-    known = [
+    commands = [
         ("evaluate it", f"rllab evaluate {run} --episodes 100"),
         ("watch it", f"rllab watch {run} --output {quoted(path / 'videos' / 'policy.mp4')}"),
     ]
     resume = ("train it further", f"rllab resume {run} --steps {2 * max(outcome.steps, steps_wanted)}")
-    print_next([*(known if commands else []), *further, resume])
+    print_next([*commands, *further, resume])
 
 
 def report_runs(parent: Path, paths: Sequence[Path]) -> None:

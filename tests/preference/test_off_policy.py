@@ -22,6 +22,8 @@ from preference.off_policy import AGENT_FILE, OffPolicyRun, learn_off_policy, lo
 from preference.off_policy_config import OffPolicyConfig, OffPolicyRunConfig
 from preference.reward_model import RewardConfig, RewardModel
 from rllab.callbacks import Callback
+from rllab.cli.main import main
+from rllab.experiment import EVALUATION_SEED
 from rllab.runs import Run
 from rllab.train import Interrupted, LoopConfig
 
@@ -258,6 +260,21 @@ def test_a_run_of_sac_on_pendulum_leaves_a_folder_like_the_others(tmp_path: Path
     model = RewardModel.load(run.path / "reward")
     steps = (observation[None], np.zeros((1, 1), np.float32))
     np.testing.assert_array_equal(model.reward(*steps), run.reward_model.reward(*steps))
+
+
+def test_evaluate_plays_the_policy_that_training_evaluated_and_watch_films_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = LoopConfig(steps=200, evaluation_every=200, evaluation_episodes=2, tensorboard=False)
+    run = learned(tmp_path / "run", env="Pendulum-v1", loop=loop)
+    seed = str(run.config.seed + EVALUATION_SEED)
+    capsys.readouterr()
+    assert main(["evaluate", str(run.path), "--episodes", "2", "--seed", seed, "--json"]) == 0
+    assert run.evaluation is not None
+    assert json.loads(capsys.readouterr().out)["returns"] == run.evaluation.returns.tolist()
+    video = tmp_path / "short.gif"
+    assert main(["watch", str(run.path), "--output", str(video), "--max-steps", "3"]) == 0
+    assert video.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(("agent", "env"), [("td3", "Pendulum-v1"), ("dqn", "CartPole-v1")])
