@@ -60,6 +60,9 @@ class Desk(Protocol):
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         """Clips that were asked about, by their ids."""
 
+    def asked(self) -> list[Pair]:
+        """The pairs of this run that the store has, answered or open."""
+
     def state_dict(self) -> dict[str, Any]:
         """What the next answers depend on."""
 
@@ -149,6 +152,9 @@ class TeacherDesk:
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))
 
+    def asked(self) -> list[Pair]:
+        return self.patience(lambda: _pairs_of(self.store, self.run))
+
     def state_dict(self) -> dict[str, Any]:
         return {"teacher": self.teacher.state_dict()}
 
@@ -201,8 +207,16 @@ class StoreDesk:
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))
 
+    def asked(self) -> list[Pair]:
+        return self.patience(lambda: _pairs_of(self.store, self.run))
+
     def state_dict(self) -> dict[str, Any]:
         return {"cursor": self._cursor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._cursor = int(state["cursor"])
+
+
+def _pairs_of(store: Store, run: str) -> list[Pair]:
+    answered = (item.pair for item in store.comparisons(run).added)
+    return list({pair.id: pair for pair in (*answered, *store.open_pairs(run))}.values())

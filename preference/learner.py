@@ -305,6 +305,11 @@ class PreferenceLearner(Callback):
         self._known = {frozenset(key) for key in state["known"]}
         self.asked, self.initial_steps, self.fits = state["asked"], state["initial_steps"], state["fits"]
         self._report = dict(state["report"])
+        if self.config.asynchronous:
+            # Going on is not exact: what was asked after the checkpoint is not asked again, and counts.
+            pairs = self.desk.asked()
+            self._known |= {frozenset((str(pair.first), str(pair.second))) for pair in pairs}
+            self.asked = max(self.asked, len(pairs))
 
 
 def slope_of(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:

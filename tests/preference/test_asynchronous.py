@@ -4,9 +4,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from clip_makers import VECTOR, make_clip
@@ -19,11 +21,14 @@ from preference.asynchronous import supervise
 from preference.asynchronous.fitting import FitElsewhere, LiveFitting
 from preference.asynchronous.labelling import Labelling, teacher_of
 from preference.asynchronous.supervise import Assistant
+from preference.clips import pair_key
 from preference.comparisons import Clip
 from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Patience, Question, StoreDesk
 from preference.experiment import STORE_FILE, learn, resume
+from preference.inputs import StepReader
+from preference.learner import PreferenceLearner
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
 from rllab.checkpoints import Checkpoints
@@ -224,6 +229,23 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed by Linux alone")
+def test_what_was_asked_after_the_checkpoint_counts_among_the_labels_and_is_not_asked_again(store: Store) -> None:
+    def learner() -> PreferenceLearner:
+        config = replace(configuration(), asynchronous=True)
+        reader = StepReader(gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Box(-1, 1, (1,)))
+        desk = StoreDesk(store, RUN, PATIENCE)
+        return PreferenceLearner(config, reader, desk, rows=1, steps=100, clip_steps=5, seed=0, run=RUN)
+
+    checkpoint = learner().state_dict()
+    pairs = ask(store, 3)
+    answer_all(store)
+    pairs += ask(store, 2, seed=1)
+    resumed = learner()
+    resumed.load_state_dict(checkpoint)
+    assert resumed.asked == 5
+    assert resumed._known == {pair_key(*pair) for pair in pairs}
+
+
 def test_the_agent_waits_for_no_other_process_none_outlives_it_and_its_run_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     preference = configuration(asynchronous=True)
