@@ -275,7 +275,7 @@ def time_selection(data: Data, file: Path, peer: PeerProcess | None, arguments: 
     generator = np.random.default_rng(arguments.seed)
 
     def choose() -> int:
-        select(learner._candidates(pairs), QUESTIONS, learner.mix, generator)
+        select(learner.questions.candidates(pairs), QUESTIONS, learner.questions.mix, generator)
         return len(pairs)
 
     contenders = [Contender("rllab", timed(choose), side="rllab")]

@@ -17,13 +17,14 @@ from envs.renderers import prepare_rendering
 from preference.asynchronous.fitting import FitElsewhere, start_fitting
 from preference.asynchronous.labelling import start_labelling, teacher_of
 from preference.asynchronous.supervise import Assistants
+from preference.bulletin import Bulletin
 from preference.config import PreferenceConfig
 from preference.dataset import ComparisonData
 from preference.desk import Desk, Patience, StoreDesk, TeacherDesk
 from preference.drawing import Drawing
 from preference.fitting import Fitting
 from preference.inputs import StepReader
-from preference.learner import PreferenceLearner
+from preference.learner import Phase, PreferenceLearner
 from preference.origin_recorder import OriginRecorder, RecordedCollector
 from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
@@ -108,6 +109,7 @@ class Surroundings:
             undrawn, checked = run.path / UNDRAWN_FOLDER, _as_observed(workshop, reader)
             drawing = Drawing(store, run_id, self.recorder.origin, undrawn, patience, checked=checked)
             stack.enter_context(drawing)
+        self.bulletin = Bulletin(store, run_id) if preference.teacher == "human" else None
         self.desk: Desk
         if teacher is not None:
             self.desk = TeacherDesk(teacher, store, run_id, type(teacher).__name__, patience, drawing)
@@ -136,8 +138,21 @@ class Surroundings:
         together = self.stack.enter_context(Assistants(*assistants))
         return lambda model, data: FitElsewhere(model, data, folder, together.check, self.voice)
 
-    def record(self, training: Training, learner: PreferenceLearner) -> None:
-        """Have the training's rollouts recorded, if clips are drawn."""
+    @property
+    def callbacks(self) -> list[Callback]:
+        """What sees the training, after the learner."""
+        return [] if self.bulletin is None else [self.bulletin]
+
+    def tell(self, training: Training, phase: Phase) -> None:
+        """Let people who answer know what is being done."""
+        if self.bulletin is not None:
+            self.bulletin(training, phase)
+
+    def surround(self, training: Training, learner: PreferenceLearner) -> None:
+        """Have the training's rollouts recorded, if clips are drawn, and people told of it, if they answer."""
+        if self.bulletin is not None:
+            self.bulletin.questions = learner.questions
+            self.stack.callback(self.bulletin.end, training)
         if self.recorder is None:
             return
         self.recorder.reach = learner.earliest_column

@@ -25,6 +25,9 @@ class QueryConfig:
     """c of the rate c/(T + c) of the later ones, in environment steps (appendix A); None: 2e6, for images 5e6."""
     query_batch: int = 0
     """Pairs asked about at a time; 0: a twentieth of the labels."""
+    most_open: int | None = None
+    """Unanswered questions above which the agent waits for answers; None: query_batch where people answer in their own
+    time, no limit where nobody is waited for (asynchronous)."""
     queries: str = "auto"
     """How pairs are chosen: uniform, disagreement, entropy, coverage, or a mix such as disagreement:0.7,uniform:0.3;
     auto: by disagreement, or at random where there is no ensemble."""
@@ -43,6 +46,8 @@ class QueryConfig:
         for name in ("query_batch", "clip_steps", "pool"):
             if getattr(self, name) < 0:
                 raise RllabError(f"{name} must be 0 (choose for me) or more, not {getattr(self, name)}")
+        if self.most_open is not None and self.most_open < 0:
+            raise RllabError(f"most_open must be 0 or more, not {self.most_open}")
         if self.labels < 1 or self.candidates < 1:
             raise RllabError("labels and candidates must be at least 1")
         if not 0 < self.initial_share <= 1:

@@ -54,8 +54,8 @@ class Desk(Protocol):
     def poll(self) -> Answered:
         """The answers that have come since the last call."""
 
-    def waiting(self) -> bool:
-        """Whether a question is unanswered; if not, the next `poll` gives all answers there are."""
+    def open(self) -> int:
+        """How many questions are unanswered; if none is, the next `poll` gives all answers there are."""
 
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         """Clips that were asked about, by their ids."""
@@ -146,8 +146,8 @@ class TeacherDesk:
             self.illustrator.collect()
         return Answered()
 
-    def waiting(self) -> bool:
-        return False
+    def open(self) -> int:
+        return 0
 
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))
@@ -198,11 +198,11 @@ class StoreDesk:
         added = [(item, clips[item.pair.first], clips[item.pair.second]) for item in changes.added]
         return Answered(added, list(changes.withdrawn))
 
-    def waiting(self) -> bool:
-        if self.patience(lambda: self.store.open_pairs(self.run)):
-            return True
-        self._next_poll = 0.0
-        return False
+    def open(self) -> int:
+        count = len(self.patience(lambda: self.store.open_pairs(self.run)))
+        if not count:
+            self._next_poll = 0.0
+        return count
 
     def clips(self, ids: Sequence[str]) -> list[Clip]:
         return self.patience(lambda: self.store.clips(map(uuid.UUID, ids)))

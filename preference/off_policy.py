@@ -218,7 +218,7 @@ class _Workshop:
         learner = PreferenceLearner(
             preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps,
             clip_steps=preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds),
-            seed=config.seed, run=run_id, note=voice, fitting=beside.fitting(),
+            seed=config.seed, run=run_id, note=voice, fitting=beside.fitting(), tell=beside.tell,
         )  # fmt: skip
         # The loop asks of an agent and a policy no more than these have.
         agent: Any = ReplayAgent(self.model, config.agent, self.view, config.agent_name)
@@ -232,9 +232,9 @@ class _Workshop:
         saver = _Saver(self.model, learner, config.env.id)
         training = Training(
             self.collector, policy, agent, config.loop, run=run, reward_model=replay, evaluate=self.evaluator,
-            film=self._film, callbacks=[voice, replay, saver, *callbacks], quiet=quiet,
+            film=self._film, callbacks=[voice, replay, saver, *beside.callbacks, *callbacks], quiet=quiet,
         )  # fmt: skip
-        beside.record(training, learner)
+        beside.surround(training, learner)
         return training, learner
 
     def _film(self, policy: Any) -> bytes:

@@ -50,7 +50,7 @@ class ReplayLearner(Callback):
         """Gather clips; ask and fit, once the agent has explored."""
         self._exploring = self._explores(training)
         if self._exploring:
-            self.learner.pool.add(self.learner.cutter.cut(rollout, training.steps))
+            self.learner.questions.pool.add(self.learner.cutter.cut(rollout, training.steps))
         else:
             self.learner.after_collect(training, rollout)
 

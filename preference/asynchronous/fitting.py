@@ -104,7 +104,7 @@ class LiveFitting:
     def _plan(self) -> None:
         """Owe epochs for new comparisons."""
         # The agent may have had fewer pairs to ask about than were due: then all that were asked are enough.
-        early = self.answers < self.enough and (not self.answers or self.desk.waiting())
+        early = self.answers < self.enough and (not self.answers or self.desk.open())
         if early or not learnable(self.data, self.note):
             self.owed = 0
             return

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 from clip_makers import VECTOR, make_clip
-from learning_runs import SETTINGS, configuration, start
+from learning_runs import SETTINGS, configuration, person, start
 from store_makers import say
 
 from envs.errors import RllabError
@@ -23,15 +23,18 @@ from preference.asynchronous.labelling import Labelling, teacher_of
 from preference.asynchronous.supervise import Assistant
 from preference.clips import pair_key
 from preference.comparisons import Clip
-from preference.config import PreferenceConfig
+from preference.config import PreferenceConfig, QueryConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Patience, Question, StoreDesk
 from preference.experiment import STORE_FILE, learn, resume
 from preference.inputs import StepReader
 from preference.learner import PreferenceLearner
+from preference.questions import Questions
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
+from rllab.callbacks import Callback
 from rllab.checkpoints import Checkpoints
+from rllab.rollout import Rollout
 from rllab.runs import Run
 from rllab.train import Interrupted, Training
 
@@ -242,8 +245,8 @@ def test_what_was_asked_after_the_checkpoint_counts_among_the_labels_and_is_not_
     pairs += ask(store, 2, seed=1)
     resumed = learner()
     resumed.load_state_dict(checkpoint)
-    assert resumed.asked == 5
-    assert resumed._known == {pair_key(*pair) for pair in pairs}
+    assert resumed.questions.asked == 5
+    assert resumed.questions._known == {pair_key(*pair) for pair in pairs}
 
 
 def test_the_agent_waits_for_no_other_process_none_outlives_it_and_its_run_goes_on(tmp_path: Path) -> None:
@@ -293,8 +296,58 @@ def test_ctrl_c_ends_the_wait_for_the_first_answers_and_the_questions_stay(
     monkeypatch.setattr(Training, "note", interrupt)
     with pytest.raises(Interrupted):
         learn("ppo", "Pendulum-v1", configuration("human", labels=8), out=run, **{**SETTINGS, "steps": 500})
-    assert said[0] == "waiting for answers to the first 2 questions"
+    assert said[0] == "waiting for answers: 2 questions are open"
     with Store.open(run / STORE_FILE) as store:
         first, second = store.open_pairs()
         store.answer([say(first), say(second)])
-    assert resume(run, quiet=True).steps >= 500
+    with person(run):
+        assert resume(run, quiet=True).steps >= 500
+
+
+def test_the_agent_does_not_run_ahead_of_the_people_who_answer(tmp_path: Path) -> None:
+    open_pairs: list[int] = []
+
+    class Count(Callback):
+        def after_update(self, training: Training, rollout: Rollout, metrics: dict[str, float]) -> None:
+            with Store.open(tmp_path / "run" / STORE_FILE) as store:
+                open_pairs.append(store.progress().open)
+
+    preference = configuration("human", labels=20)
+    preference = replace(preference, query=replace(preference.query, most_open=2, query_batch=4))
+    with person(tmp_path / "run"):
+        learn(
+            "ppo", "Pendulum-v1", preference, out=tmp_path / "run", callbacks=[Count()], **{**SETTINGS, "steps": 1000}
+        )
+    assert len(open_pairs) > 5
+    assert max(open_pairs) <= 2
+    with Store.open(tmp_path / "run" / STORE_FILE) as store:
+        assert store.progress().answered >= 18
+
+
+def test_people_hear_of_the_training_through_the_store(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with person(run):
+        learn("ppo", "Pendulum-v1", configuration("human", labels=40), out=run, **{**SETTINGS, "steps": 1000})
+    with Store.open(run / STORE_FILE) as store:
+        (status,) = store.statuses().values()
+        assert set(store.statuses()) == {Run.open(run).config["run_id"]}
+    assert status["phase"] == "finished"
+    assert status["step"] == Run.open(run).read_metrics()[-1]["steps"]
+    assert (status["asked"], status["labels"], status["next_questions"]) == (40, 40, None)
+    rows = [row for row in Run.open(run).read_metrics() if "reward/held_out_accuracy" in row]
+    assert status["accuracy"] == [[row["reward/labels"], row["reward/held_out_accuracy"]] for row in rows]
+
+
+def test_the_next_questions_are_expected_when_the_schedule_has_a_batch() -> None:
+    model = RewardModel(VECTOR, configuration().reward)
+    data = ComparisonData(2, np.random.default_rng(0))
+    questions = Questions(QueryConfig(labels=100, query_batch=5), model, data, np.random.default_rng(0), 10_000)
+    questions.asked = 30
+    step = questions.next_due(0)
+    assert step is not None
+    assert questions.schedule.due(step) == 35
+    assert questions.schedule.due(step - 1) == 34
+    questions.asked = 98
+    assert questions.next_due(9_000) == 10_000  # what is left makes no batch, and is asked at the end
+    questions.asked = 100
+    assert questions.next_due(9_000) is None

@@ -85,9 +85,9 @@ def test_an_answer_that_was_taken_back_is_withdrawn(store: Store) -> None:
 def test_a_desk_waits_while_a_question_is_open(store: Store) -> None:
     desk = StoreDesk(store, RUN, silent())
     desk.ask(questions(1))
-    assert desk.waiting()
+    assert desk.open() == 1
     store.answer(say(store.open_pairs(RUN)[0]))
-    assert not desk.waiting()
+    assert desk.open() == 0
     assert len(desk.poll().added) == 1
 
 

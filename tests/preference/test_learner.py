@@ -213,7 +213,9 @@ def test_after_environments_began_anew_no_clip_spans_two_episodes(
 
         def after_update(self, training: Training, rollout: Rollout, metrics: dict[str, float]) -> None:
             learner = next(each for each in training.callbacks if isinstance(each, PreferenceLearner))
-            self.pool = [clip for clip in learner.pool.clips if clip.policy_step >= training.steps - rollout.num_steps]
+            self.pool = [
+                clip for clip in learner.questions.pool.clips if clip.policy_step >= training.steps - rollout.num_steps
+            ]
 
     # 64 steps are no multiple of the clips' 10, so each row is in the middle of one when the run stops.
     learn("ppo", "Pendulum-v1", preference(), out=tmp_path / "run", callbacks=[Stop()], **SMALL)

@@ -1,0 +1,131 @@
+"""Choosing what is asked: pairs of the pool's clips, by the mix of strategies, each pair once.
+
+Christiano et al. 2017, section 2.2.4 and appendix A. How strategies score pairs is in `preference.queries`.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from preference.clips import ClipPool, pair_key
+from preference.comparisons import Clip, Pair
+from preference.config import QueryConfig
+from preference.dataset import ClipBatch, ComparisonData
+from preference.desk import Question
+from preference.prediction import clip_returns, prepare
+from preference.queries import Candidates, LabelSchedule, embed, select
+from preference.reward_model import RewardModel
+
+
+class Questions:
+    """The pool of clips, and what is asked about them when.
+
+    Attributes:
+        pool: the clips that questions are drawn from.
+        schedule: how many labels should have been asked for by which step.
+        batch_size: how many pairs are asked about at a time.
+        asked: how many pairs have been asked about.
+    """
+
+    def __init__(
+        self, config: QueryConfig, model: RewardModel, data: ComparisonData, generator: np.random.Generator, steps: int
+    ) -> None:
+        """`model` predicts the answers, `data` has those that are known, `steps` are those of the training."""
+        self.config, self.model, self.data, self.generator = config, model, data, generator
+        image = model.inputs.image
+        self.pool = ClipPool(config.pool or (100 if image else 2000))
+        decay = config.rate_decay or (5e6 if image else 2e6)
+        self.schedule = LabelSchedule(config.labels, steps, config.initial_share, decay)
+        self.mix = config.mix(model.members)
+        self.batch_size = config.query_batch or max(1, round(config.labels / 20))
+        self.asked = 0
+        self._known: set[frozenset[str]] = set()
+        """The pairs that were asked about."""
+
+    def due(self, steps: int) -> int:
+        """How many are to be asked after so many steps; 0 while they are not a batch."""
+        due = self.schedule.due(steps) - self.asked
+        return due if due >= self.batch_size or (due > 0 and steps >= self.schedule.steps) else 0
+
+    def next_due(self, steps: int) -> int | None:
+        """The step, from `steps` on, at which the next are asked; None if all have been."""
+        if self.asked >= self.config.labels:
+            return None
+        low, high = steps, max(steps, self.schedule.steps)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.due(middle) else (middle + 1, high)
+        return low
+
+    def choose(self, count: int, *, informed: bool, newest: float | None = None) -> list[Question]:
+        """At most `count` pairs that were not asked about yet.
+
+        Args:
+            count: how many; the budget may allow fewer, and the pool.
+            informed: whether the model has been fitted; before that it disagrees about nothing in particular, and pairs
+                are drawn at random.
+            newest: share of the candidates from the newest quarter of the pool; None: the configuration's.
+        """
+        query = self.config
+        count = min(count, query.labels - self.asked)
+        drawn = count * (query.candidates if informed else 2)
+        pairs = self.pool.draw_pairs(drawn, self.generator, query.newest if newest is None else newest, self._known)
+        # A pair of a clip that is learnt from and one that is measured on would serve for neither.
+        sides = [{self.data.side(first), self.data.side(second)} for first, second in pairs]
+        pairs = [pair for pair, both in zip(pairs, sides, strict=True) if not both >= {True, False}]
+        if not pairs or count < 1:
+            return []
+        candidates = self.candidates(pairs)
+        # Clips that look the same to the model can only be ties.
+        different = np.abs(candidates.differences).max(axis=0) > 1e-6
+        if different.sum() >= count:
+            pairs = [pair for pair, keep in zip(pairs, different, strict=True) if keep]
+            candidates = candidates.only(different)
+        mix = self.mix if informed or "coverage" in self.mix else {"uniform": 1.0}
+        chosen = select(candidates, count, mix, self.generator)
+        expected = (0.5 * np.tanh(0.5 * candidates.differences) + 0.5).mean(axis=0)
+        questions = [Question(*pairs[index], strategy, float(expected[index])) for index, strategy in chosen]
+        self._known.update(pair_key(question.first, question.second) for question in questions)
+        self.asked += len(questions)
+        return questions
+
+    def candidates(self, pairs: Sequence[tuple[Clip, Clip]]) -> Candidates:
+        """The ensemble's predictions of pairs, and where they lie."""
+        index: dict[uuid.UUID, int] = {}
+        clips: list[Clip] = []
+        for clip in (clip for pair in pairs for clip in pair):
+            if clip.id not in index:
+                index[clip.id] = len(clips)
+                clips.append(clip)
+        numbered = np.array([(index[a.id], index[b.id]) for a, b in pairs], np.int64)
+        prepared = prepare(self.model, ClipBatch.of(clips))
+        returns = clip_returns(self.model, prepared, np.arange(len(clips)))
+        means = prepared.means()
+        known = np.empty((0, 2 * means.shape[1]), np.float32)
+        if "coverage" in self.mix and self.data.pairs:
+            known = embed(prepare(self.model, self.data.batch).means(), np.array(self.data.pairs))
+        return Candidates(returns[:, numbered[:, 0]] - returns[:, numbered[:, 1]], embed(means, numbered), known)
+
+    def note_asked(self, pairs: Iterable[Pair]) -> None:
+        """Count pairs that the store has among those that were asked about: they are not asked again."""
+        known = {frozenset((str(pair.first), str(pair.second))) for pair in pairs}
+        self._known |= known
+        self.asked = max(self.asked, len(known))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pool, the random generator, and what was asked."""
+        return {
+            "pool": self.pool.state_dict(),
+            "generator": self.generator.bit_generator.state,
+            "asked": self.asked,
+            "known": [sorted(key) for key in sorted(self._known, key=sorted)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.pool.load_state_dict(state["pool"])
+        self.generator.bit_generator.state = state["generator"]
+        self.asked = state["asked"]
+        self._known = {frozenset(key) for key in state["known"]}
