@@ -88,7 +88,9 @@ class Pair:
     priority: float = 0.0
     """Higher ones are asked first; among equals the older."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """JSON, such as the ensemble's disagreement when it was chosen, or which pair it repeats."""
+    """JSON. What the store looks at: `wanted`, how many different people are to answer (1); `reserved`, the name of the
+    only one who is asked. What others do: `probability`, that the first is better, as predicted when it was chosen;
+    `repeats`, the id of the pair that it asks about once more."""
     created: float = field(default_factory=time.time, compare=False)
 
 
@@ -109,6 +111,8 @@ class Answer:
     supersedes: uuid.UUID | None = None
     """The answer that this one stands in place of."""
     created: float = field(default_factory=time.time, compare=False)
+    late: bool = False
+    """Whether it came when the pair was not the annotator's to answer any more; it counts nevertheless."""
 
 
 @dataclass(frozen=True)

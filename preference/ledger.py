@@ -28,7 +28,7 @@ class Ledger:
         """
         if (known := self._answers.get(answer.id)) is not None:
             # The times may differ: whoever makes an answer anew, after a crash, does so at another time.
-            if replace(known, created=answer.created, seconds=answer.seconds) != answer:
+            if replace(known, created=answer.created, seconds=answer.seconds, late=answer.late) != answer:
                 raise RllabError(f"The answer {answer.id} is on record with other content; give a new answer a new id.")
             return False
         self._check_superseded(answer)

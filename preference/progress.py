@@ -33,7 +33,7 @@ class Progress:
     pairs: int
     """All that were ever asked, but not those that were withdrawn without an answer."""
     open: int
-    """Pairs that wait for an answer; leased ones are among them."""
+    """Pairs that wait for anybody's answer; leased ones are among them."""
     leased: int
     """Pairs that somebody has in hand."""
     answered: int
@@ -86,7 +86,7 @@ def progress(connection: Connection, now: float) -> Progress:
     return Progress(
         clips=count(clips),
         pairs=count(pairs) - count(pairs, ~pairs.c.open, pairs.c.answered == 0),
-        open=count(pairs, pairs.c.open),
+        open=count(pairs, pairs.c.open, pairs.c.reserved.is_(None)),
         leased=count(in_hand),
         answered=len(rows),
         skipped=sum(row.label == Label.SKIP for row in rows),

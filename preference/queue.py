@@ -20,6 +20,7 @@ def take(connection: Connection, annotator: str, until: float, now: float, run: 
     eligible = and_(
         pairs.c.open,
         _of_run(run),
+        or_(pairs.c.reserved.is_(None), pairs.c.reserved == annotator),
         ~exists().where(said.c.pair == pairs.c.id, said.c.annotator == annotator, standing(said)),
         ~exists().where(leases.c.pair == pairs.c.id, leases.c.annotator == annotator),
         pairs.c.answered + others < pairs.c.wanted,
@@ -52,8 +53,8 @@ def leased_to(connection: Connection, annotator: str, now: float) -> list[Pair]:
 
 
 def open_pairs(connection: Connection, run: str | None) -> list[Pair]:
-    """All pairs that wait for an answer, leased ones too, in the order in which they are asked."""
-    statement = select(*PAIR_COLUMNS).where(pairs.c.open, _of_run(run)).order_by(*_ORDER)
+    """All pairs that wait for anybody's answer, leased ones too, in the order in which they are asked."""
+    statement = select(*PAIR_COLUMNS).where(pairs.c.open, pairs.c.reserved.is_(None), _of_run(run)).order_by(*_ORDER)
     return [pair_of(row) for row in connection.execute(statement)]
 
 

@@ -221,6 +221,19 @@ def read_sheet(connection: Connection, clip: uuid.UUID) -> Sheet | None:
     return None if row is None else Sheet(bytes(row.data), load_json(row.metadata))
 
 
+def set_status(connection: Connection, run: str, status: Mapping[str, Any], now: float) -> None:
+    """Keep what a run says of itself, in place of what it said before."""
+    table = schema.statuses
+    connection.execute(table.delete().where(table.c.run == run))
+    connection.execute(insert(table), {"run": run, "document": dump_json(status), "updated": now})
+
+
+def read_statuses(connection: Connection) -> dict[str, dict[str, Any]]:
+    """What each run said of itself last, the newest first."""
+    rows = connection.execute(select(schema.statuses).order_by(schema.statuses.c.updated.desc()))
+    return {row.run: {**load_json(row.document), "updated": row.updated} for row in rows}
+
+
 def in_chunks(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
     """The items, `size` at a time: a database takes only so many in one statement."""
     iterator = iter(items)

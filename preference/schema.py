@@ -20,15 +20,17 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     desc,
+    false,
     insert,
     select,
+    update,
 )
 
 from envs.errors import RllabError
 from preference.codec import decode_arrays, dump_json, encode_arrays, load_json
 from preference.comparisons import Answer, Clip, Label, Pair
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FORMAT = "rllab comparisons"
 metadata = MetaData()
 
@@ -76,11 +78,12 @@ pairs = Table(
     Column("priority", Double, nullable=False),
     Column("details", Text, nullable=False),
     Column("created", Double, nullable=False),
-    # The three below follow from details, answers and withdrawals; they stand here so that taking the next pair from
+    # The four below follow from details, answers and withdrawals; they stand here so that taking the next pair from
     # the queue costs the same after a hundred thousand answers.
     Column("wanted", Integer, nullable=False),
     Column("answered", Integer, nullable=False),
     Column("open", Boolean, nullable=False),
+    Column("reserved", Text, nullable=True),
     sqlite_autoincrement=True,
 )
 Index("pairs_queue", pairs.c.open, desc(pairs.c.priority), pairs.c.created, pairs.c.number)
@@ -105,6 +108,7 @@ answers = Table(
     Column("seconds", Double, nullable=True),
     Column("supersedes", Uuid, ForeignKey("answers.id"), nullable=True),
     Column("created", Double, nullable=False),
+    Column("late", Boolean, nullable=False, server_default=false()),
     CheckConstraint("label IN ('first', 'second', 'tie', 'skip')", name="answers_label"),
     CheckConstraint("label IS NOT NULL OR supersedes IS NOT NULL", name="answers_take_back_something"),
     UniqueConstraint("supersedes", name="answers_supersede_once"),
@@ -112,6 +116,15 @@ answers = Table(
 )
 Index("answers_of_pair", answers.c.pair, answers.c.annotator)
 Index("answers_of_annotator", answers.c.annotator, answers.c.number)
+
+# What each run that asks says of itself, for the people who answer.
+statuses = Table(
+    "statuses",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("updated", Double, nullable=False),
+)
 
 # Answers are only ever added: the database itself refuses everything else.
 _ONLY_ADDED = {
@@ -138,6 +151,20 @@ def create_tables(connection: Connection, task: str, store_id: str) -> None:
     connection.execute(insert(meta), [{"name": name, "value": value} for name, value in values.items()])
 
 
+def upgrade(connection: Connection, version: str | None) -> bool:
+    """Bring the tables of an earlier version up to date, in the caller's transaction; False if it is not known.
+
+    Version 1 had no statuses, no reserved pairs, and did not know which answers came late.
+    """
+    if version != "1":
+        return False
+    statuses.create(connection)
+    connection.exec_driver_sql("ALTER TABLE pairs ADD COLUMN reserved TEXT")
+    connection.exec_driver_sql("ALTER TABLE answers ADD COLUMN late BOOLEAN NOT NULL DEFAULT false")
+    connection.execute(update(meta).where(meta.c.name == "version").values(value=str(SCHEMA_VERSION)))
+    return True
+
+
 def read_meta(connection: Connection) -> dict[str, str]:
     """The rows of the table `meta`: format, version, task and the store's own id."""
     return {row.name: row.value for row in connection.execute(select(meta.c.name, meta.c.value))}
@@ -155,6 +182,18 @@ def wanted(pair: Pair) -> int:
     return number
 
 
+def reserved(pair: Pair) -> str | None:
+    """The only annotator who is asked about a pair: its details' `reserved`; None: anybody.
+
+    Raises:
+        RllabError: it is no name.
+    """
+    name = pair.details.get("reserved")
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise RllabError(f"The pair {pair.id} is reserved for {name!r}: give the name of an annotator.")
+    return name
+
+
 def clip_row(clip: Clip) -> dict[str, Any]:
     """The row of a clip. Raises RllabError when its details are not JSON or its arrays not numbers."""
     return {
@@ -168,7 +207,7 @@ def pair_row(pair: Pair, is_open: bool = True) -> dict[str, Any]:
     return {
         "id": pair.id, "first": pair.first, "second": pair.second, "run": pair.run, "strategy": pair.strategy,
         "priority": float(pair.priority), "details": dump_json(pair.details), "created": float(pair.created),
-        "wanted": wanted(pair), "answered": 0, "open": is_open,
+        "wanted": wanted(pair), "answered": 0, "open": is_open, "reserved": reserved(pair),
     }  # fmt: skip
 
 
@@ -178,6 +217,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "id": answer.id, "pair": answer.pair, "annotator": answer.annotator,
         "label": None if answer.label is None else answer.label.value, "swapped": answer.swapped,
         "seconds": answer.seconds, "supersedes": answer.supersedes, "created": float(answer.created),
+        "late": answer.late,
     }  # fmt: skip
 
 
@@ -197,7 +237,7 @@ PAIR_COLUMNS = (
 """The columns of a `Pair`, in the order of its fields."""
 ANSWER_COLUMNS = (
     answers.c.id, answers.c.pair, answers.c.annotator, answers.c.label, answers.c.swapped, answers.c.seconds,
-    answers.c.supersedes, answers.c.created,
+    answers.c.supersedes, answers.c.created, answers.c.late,
 )  # fmt: skip
 """The columns of an `Answer`, in the order of its fields."""
 
@@ -210,6 +250,6 @@ def pair_of(values: Any) -> Pair:
 
 def answer_of(values: Any) -> Answer:
     """The answer of values in the order of `ANSWER_COLUMNS`."""
-    identifier, pair, annotator, label, swapped, seconds, supersedes, created = values
+    identifier, pair, annotator, label, swapped, seconds, supersedes, created, late = values
     label = None if label is None else Label(label)
-    return Answer(identifier, pair, annotator, label, swapped, seconds, supersedes, created)
+    return Answer(identifier, pair, annotator, label, swapped, seconds, supersedes, created, bool(late))

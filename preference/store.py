@@ -69,11 +69,14 @@ class Store:
         try:
             with database.read() as connection:
                 meta = _read_meta(connection, database)
+            if meta is not None and meta["version"] != str(schema.SCHEMA_VERSION):
+                with database.write() as connection:
+                    meta = _upgraded(connection, database)
             if meta is None:
                 if task is None:
                     raise RllabError(f"There is no store at {database.name} yet; check the path.")
                 with database.write() as connection:
-                    meta = _read_meta(connection, database)  # Another process may have been first.
+                    meta = _upgraded(connection, database)  # Another process may have been first.
                     if meta is None:
                         schema.create_tables(connection, task.to_json(), str(uuid.uuid4()))
                         meta = schema.read_meta(connection)
@@ -158,7 +161,8 @@ class Store:
     def ask(self, pairs: Iterable[Pair]) -> int:
         """Put pairs in the queue; those that are there already, by id, stay as they are, withdrawn ones too.
 
-        A pair is asked of one person, or of as many different ones as its `details["wanted"]` says.
+        A pair is asked of one person, or of as many different ones as its `details["wanted"]` says; with
+        `details["reserved"]` of nobody but the one who is named there.
 
         Returns:
             How many are new.
@@ -179,7 +183,10 @@ class Store:
             return queue.withdraw(connection, ids)
 
     def open_pairs(self, run: str | None = None) -> list[Pair]:
-        """The pairs (of one run) that wait for an answer, leased ones too, in the order in which they are asked."""
+        """The pairs (of one run) that wait for an answer, leased ones too, in the order in which they are asked.
+
+        Those that are reserved for somebody are not among them: nobody waits for a repetition.
+        """
         with self.database.read() as connection:
             return queue.open_pairs(connection, run)
 
@@ -279,6 +286,20 @@ class Store:
         with self.database.read() as connection:
             return changes_since(connection, after, run)
 
+    def set_status(self, run: str, status: Mapping[str, Any]) -> None:
+        """Say how it stands with a run that asks, for the people who answer: JSON, in place of what was said before.
+
+        Raises:
+            RllabError: `status` is not JSON.
+        """
+        with self.database.write() as connection:
+            records.set_status(connection, run, status, self._clock())
+
+    def statuses(self) -> dict[str, dict[str, Any]]:
+        """By run what it said last, and `updated`, when, in seconds since 1970; the newest first."""
+        with self.database.read() as connection:
+            return records.read_statuses(connection)
+
     def progress(self, now: float | None = None) -> Progress:
         """How far labelling has come."""
         with self.database.read() as connection:
@@ -296,9 +317,17 @@ def _read_meta(connection: Connection, database: Database) -> dict[str, str] | N
     meta = schema.read_meta(connection) if {"name", "value"} <= columns else {}
     if meta.get("format") != schema.FORMAT:
         raise RllabError(f"{database.name} is a database, but not a store of comparisons; give another path.")
-    if meta.get("version") != str(schema.SCHEMA_VERSION):
+    return meta
+
+
+def _upgraded(connection: Connection, database: Database) -> dict[str, str] | None:
+    """As `_read_meta`, with the tables brought to this version. Raises RllabError if they are of a newer one."""
+    meta = _read_meta(connection, database)
+    if meta is None or meta.get("version") == str(schema.SCHEMA_VERSION):
+        return meta
+    if not schema.upgrade(connection, meta.get("version")):
         raise RllabError(
             f"The store {database.name} has version {meta.get('version')}, but this rllab reads version "
             f"{schema.SCHEMA_VERSION}; use the version of rllab that made it, and its export."
         )
-    return meta
+    return schema.read_meta(connection)

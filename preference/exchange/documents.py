@@ -62,7 +62,7 @@ def entry_to_document(entry: Entry, with_arrays: bool = True) -> dict[str, Any]:
                 "order": order, "id": str(answer.id), "annotator": answer.annotator,
                 "label": None if answer.label is None else answer.label.value, "swapped": answer.swapped,
                 "seconds": answer.seconds, "supersedes": None if answer.supersedes is None else str(answer.supersedes),
-                "created": answer.created, "time": _legible(answer.created),
+                "created": answer.created, "late": answer.late, "time": _legible(answer.created),
             }
             for order, answer in entry.answers
         ],
@@ -147,6 +147,7 @@ def answer_of(document: Any, pair: uuid.UUID) -> Answer:
         None if document.get("seconds") is None else _number(document, "seconds"),
         None if document.get("supersedes") is None else identifier_of(document, "supersedes"),
         _number(document, "created"),
+        _value(document, "late", (bool,), False),
     )  # fmt: skip
     check_answer(answer)
     return answer

@@ -27,8 +27,13 @@ _COLUMNS = {
     "answers": {
         "order": "int64", "id": "string", "pair": "string", "annotator": "string", "label": "string",
         "swapped": "bool_", "seconds": "float64", "supersedes": "string", "created": "float64",
+        "late": "bool_",
     },
 }  # fmt: skip
+
+
+_LATER_COLUMNS = {"late"}
+"""Which exports of earlier versions do not have."""
 
 
 def write_parquet(folder: Path, task: Task, clips: Iterable[Entry], pairs: Iterable[Entry]) -> None:
@@ -86,7 +91,7 @@ class ParquetTables:
         for name, maker in makers.items():
             number = 0
             with self._open(name) as table:
-                if missing := set(_COLUMNS[name]) - set(table.schema_arrow.names):
+                if missing := set(_COLUMNS[name]) - set(table.schema_arrow.names) - _LATER_COLUMNS:
                     raise RllabError(
                         f"{self._folder / name}.parquet has no column `{sorted(missing)[0]}`; nothing was imported."
                     )
@@ -99,7 +104,8 @@ class ParquetTables:
 
     def _rows(self, table: Any, name: str) -> Iterator[dict[str, Any]]:
         try:
-            for batch in table.iter_batches(_CHUNK, columns=list(_COLUMNS[name])):
+            known = [column for column in _COLUMNS[name] if column in table.schema_arrow.names]
+            for batch in table.iter_batches(_CHUNK, columns=known):
                 yield from batch.to_pylist()
         except (self._arrow.ArrowException, OSError) as error:
             raise self._damaged(name, error) from error
@@ -164,7 +170,7 @@ def _answer_rows(entry: Entry) -> list[dict[str, Any]]:
             "order": order, "id": str(answer.id), "pair": str(answer.pair), "annotator": answer.annotator,
             "label": None if answer.label is None else answer.label.value, "swapped": answer.swapped,
             "seconds": answer.seconds, "supersedes": None if answer.supersedes is None else str(answer.supersedes),
-            "created": answer.created,
+            "created": answer.created, "late": answer.late,
         }
         for order, answer in entry.answers
     ]  # fmt: skip

@@ -82,8 +82,65 @@ def test_a_store_of_another_task_is_refused(store: Store, other: Task, sentence:
 def test_a_store_of_another_version_is_refused_with_both_versions(store: Store) -> None:
     with store.database.write() as connection:
         connection.execute(update(schema.meta).where(schema.meta.c.name == "version").values(value="99"))
-    with pytest.raises(RllabError, match="has version 99, but this rllab reads version 1"):
+    with pytest.raises(RllabError, match="has version 99, but this rllab reads version 2"):
         Store.open(store.url)
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date_with_all_its_answers(store: Store) -> None:
+    first, second = fill(store, 2)
+    given = say(first)
+    store.answer(given)
+    with store.database.write() as connection:
+        connection.execute(update(schema.meta).where(schema.meta.c.name == "version").values(value="1"))
+        schema.statuses.drop(connection)
+        connection.exec_driver_sql("ALTER TABLE pairs DROP COLUMN reserved")
+        connection.exec_driver_sql("ALTER TABLE answers DROP COLUMN late")
+    with Store.open(store.url) as upgraded:
+        assert [comparison.answer for comparison in upgraded.comparisons().added] == [given]
+        assert upgraded.lease("bob") == second
+        upgraded.set_status("run", {"step": 3})
+        late = say(second, late=True)
+        upgraded.answer(late)
+        assert upgraded.comparisons().added[-1].answer == late
+    with Store.open(store.url) as again:  # an up-to-date one now
+        assert again.statuses()["run"]["step"] == 3
+
+
+def test_a_reserved_pair_is_asked_of_one_person_and_nobody_waits_for_it(store: Store) -> None:
+    (pair,) = fill(store, 1)
+    repetition = Pair(identifier(500), pair.first, pair.second, details={"repeats": str(pair.id), "reserved": "ann"})
+    store.ask([repetition])
+    store.answer(say(pair, annotator="bob"))
+    assert store.open_pairs() == []
+    assert store.progress().open == 0
+    assert store.lease("bob") is None
+    assert store.lease("ann") == repetition
+    store.answer(say(repetition))
+    assert labels(store.comparisons()) == [(pair.id, Label.FIRST), (repetition.id, Label.FIRST)]
+    with pytest.raises(RllabError, match="is reserved for 7: give the name"):
+        store.ask([Pair(identifier(501), pair.first, pair.second, details={"reserved": 7})])
+
+
+def test_whether_an_answer_came_late_is_kept_and_a_retry_of_it_need_not_agree(store: Store) -> None:
+    (pair,) = fill(store, 1)
+    answer = say(pair, late=True)
+    store.answer(answer)
+    assert store.answer(dataclasses.replace(answer, late=False)) == 0
+    assert store.comparisons().added[0].answer.late
+
+
+def test_each_run_has_the_status_that_it_gave_last(where: str) -> None:
+    times = iter([10.0, 20.0, 30.0, 40.0])
+    with Store.open(where, TASK, clock=lambda: next(times)) as store:
+        assert store.statuses() == {}
+        store.set_status("one", {"step": 1})
+        store.set_status("other", {"step": 5})
+        store.set_status("one", {"step": 2})
+        assert list(store.statuses().items()) == [
+            ("one", {"step": 2, "updated": 30.0}), ("other", {"step": 5, "updated": 20.0}),
+        ]  # fmt: skip
+        with pytest.raises(RllabError):
+            store.set_status("one", {"step": object()})
 
 
 def test_where_there_is_no_store_and_no_task_nothing_is_made(where: str) -> None:
