@@ -12,8 +12,10 @@ from preference.schema import ANSWER_COLUMNS, PAIR_COLUMNS, answer_of, answers, 
 _ORDER = (desc(pairs.c.priority), pairs.c.created, pairs.c.number)
 
 
-def take(connection: Connection, annotator: str, until: float, now: float, run: str | None) -> Pair | None:
-    """Lease the next pair to an annotator until a time; None if there is none for them."""
+def take(
+    connection: Connection, annotator: str, until: float, now: float, run: str | None, drawn: bool = False
+) -> Pair | None:
+    """Lease the next pair (of clips whose frames are `drawn`) to an annotator until a time; None if there is none."""
     connection.execute(leases.delete().where(leases.c.expires <= now))
     said = answers.alias()
     others = select(func.count()).where(leases.c.pair == pairs.c.id).correlate(pairs).scalar_subquery()
@@ -24,6 +26,7 @@ def take(connection: Connection, annotator: str, until: float, now: float, run: 
         ~exists().where(said.c.pair == pairs.c.id, said.c.annotator == annotator, standing(said)),
         ~exists().where(leases.c.pair == pairs.c.id, leases.c.annotator == annotator),
         pairs.c.answered + others < pairs.c.wanted,
+        *(exists().where(sheets.c.clip == side) for side in (pairs.c.first, pairs.c.second) if drawn),
     )
     # What the annotator took back comes first, the last of it foremost: they wanted to answer it differently.
     taken_back = (
@@ -39,6 +42,12 @@ def take(connection: Connection, annotator: str, until: float, now: float, run: 
             connection.execute(insert(leases), {"pair": pair.id, "annotator": annotator, "expires": until})
             return pair
     return None
+
+
+def renew(connection: Connection, annotator: str, until: float, now: float) -> int:
+    """Keep what an annotator has in hand for them until a later time; how many pairs that is."""
+    held = and_(leases.c.annotator == annotator, leases.c.expires > now)
+    return connection.execute(update(leases).where(held).values(expires=until)).rowcount
 
 
 def leased_to(connection: Connection, annotator: str, now: float) -> list[Pair]:

@@ -204,9 +204,12 @@ class Store:
         return [found[identifier] for identifier in wanted]
 
     def lease(
-        self, annotator: str, seconds: float = 300.0, now: float | None = None, run: str | None = None
-    ) -> Pair | None:
+        self, annotator: str, seconds: float = 300.0, now: float | None = None, run: str | None = None, *,
+        drawn: bool = False,
+    ) -> Pair | None:  # fmt: skip
         """The next pair (of one run) for an annotator, kept for them for some seconds; None if there is none.
+
+        With `drawn` only pairs of clips whose frames are there.
 
         First what they took back, then by priority, then the oldest. Nobody gets a pair that they have answered or have
         in hand, nor one that as many people as it wants have answered or have in hand. A lease that expires unanswered
@@ -214,7 +217,13 @@ class Store:
         """
         now = self._clock() if now is None else now
         with self.database.write() as connection:
-            return queue.take(connection, annotator, now + seconds, now, run)
+            return queue.take(connection, annotator, now + seconds, now, run, drawn)
+
+    def renew(self, annotator: str, seconds: float = 300.0, now: float | None = None) -> int:
+        """Keep what an annotator has in hand for them for so many seconds more; how many pairs that is."""
+        now = self._clock() if now is None else now
+        with self.database.write() as connection:
+            return queue.renew(connection, annotator, now + seconds, now)
 
     def leased(self, annotator: str, now: float | None = None) -> list[Pair]:
         """The pairs that an annotator has in hand, the soonest to expire first."""

@@ -121,6 +121,25 @@ def test_a_reserved_pair_is_asked_of_one_person_and_nobody_waits_for_it(store: S
         store.ask([Pair(identifier(501), pair.first, pair.second, details={"reserved": 7})])
 
 
+def test_only_pairs_whose_frames_are_drawn_are_leased_where_that_is_asked_for(store: Store) -> None:
+    first, second = fill(store, 2)
+    store.set_sheet(first.first, b"1", {})
+    for clip in (second.first, second.second):
+        store.set_sheet(clip, b"1", {})
+    assert store.lease("ann", drawn=True) == second
+    assert store.lease("ann", drawn=True) is None
+    assert store.lease("ann") == first
+
+
+def test_a_renewed_lease_holds_longer_and_one_that_has_run_out_is_not_renewed(store: Store) -> None:
+    first, second = fill(store, 2)
+    store.lease("ann", 10.0, now=0.0)
+    store.lease("ann", 100.0, now=0.0)
+    assert store.renew("ann", 50.0, now=20.0) == 1
+    assert store.leased("ann", now=60.0) == [second]
+    assert store.lease("bob", now=60.0) == first
+
+
 def test_whether_an_answer_came_late_is_kept_and_a_retry_of_it_need_not_agree(store: Store) -> None:
     (pair,) = fill(store, 1)
     answer = say(pair, late=True)
