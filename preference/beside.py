@@ -24,6 +24,7 @@ from preference.desk import Desk, Patience, StoreDesk, TeacherDesk
 from preference.drawing import Drawing
 from preference.fitting import Fitting
 from preference.inputs import StepReader
+from preference.labelling import labelling_server
 from preference.learner import Phase, PreferenceLearner
 from preference.origin_recorder import OriginRecorder, RecordedCollector
 from preference.queries import LabelSchedule
@@ -110,6 +111,8 @@ class Surroundings:
             drawing = Drawing(store, run_id, self.recorder.origin, undrawn, patience, checked=checked)
             stack.enter_context(drawing)
         self.bulletin = Bulletin(store, run_id) if preference.teacher == "human" else None
+        if preference.teacher == "human" and preference.serve:
+            stack.enter_context(labelling_server(store.url, preference.page, voice))
         self.desk: Desk
         if teacher is not None:
             self.desk = TeacherDesk(teacher, store, run_id, type(teacher).__name__, patience, drawing)

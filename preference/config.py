@@ -6,6 +6,7 @@ from typing import Any, Literal
 from envs.errors import RllabError
 from preference.clips import CLIP_SECONDS
 from preference.fit import FitConfig
+from preference.labelling.settings import PageConfig
 from preference.queries import parse_mix
 from preference.reward_model import RewardConfig
 from preference.teachers import TEACHERS, TeacherConfig
@@ -97,6 +98,13 @@ class PreferenceConfig:
     frames: bool = False
     """Draw the clips that are asked about also where no person answers."""
 
+    question: str = "Which clip is better?"
+    """What people are asked, in Markdown."""
+    serve: bool = False
+    """Serve the labelling page beside the training, where people answer."""
+    page: PageConfig = field(default_factory=PageConfig)
+    """How it is served."""
+
     def __post_init__(self) -> None:
         self.query.mix(self.reward.members)
         if self.teacher == "file" and self.answers is None:
@@ -113,7 +121,8 @@ class PreferenceConfig:
         from rllab.config import with_tuples
 
         try:
-            parts = {"judgement": TeacherConfig, "query": QueryConfig, "reward": RewardConfig, "fit": FitConfig}
+            parts = {"judgement": TeacherConfig, "query": QueryConfig, "reward": RewardConfig, "fit": FitConfig,
+                     "page": PageConfig}  # fmt: skip
             built = {name: kind(**with_tuples(document[name])) for name, kind in parts.items()}
             return PreferenceConfig(**{**document, **built})
         except (KeyError, TypeError) as error:

@@ -16,7 +16,7 @@ from envs.errors import RllabError
 from envs.make import make_single
 from preference.clips import clip_length
 from preference.comparisons import Answer, Clip, Pair, content_id
-from preference.experiment import QUESTION, constant_horizon
+from preference.experiment import constant_horizon
 from preference.frames import frames_per_second
 from preference.playing import Episode, Player
 from preference.store import Store, Task
@@ -138,7 +138,7 @@ def task_for(clip: Clip, env: EnvConfig) -> Task:
     observations, actions = clip.arrays["observations"], clip.arrays["actions"]
     return Task(
         env.id, "clips", {"shape": list(observations.shape[1:]), "dtype": str(observations.dtype)},
-        {"shape": list(actions.shape[1:]), "dtype": str(actions.dtype)}, QUESTION, frames_per_second(env),
+        {"shape": list(actions.shape[1:]), "dtype": str(actions.dtype)}, fps=frames_per_second(env),
     )  # fmt: skip
 
 

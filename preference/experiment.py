@@ -30,7 +30,6 @@ from rllab.runs import Run, default_folder
 from rllab.train import Training
 
 STORE_FILE, REWARD_FOLDER = "comparisons.sqlite", "reward"
-QUESTION = "Which clip is better?"
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,13 @@ def run_name(config: TrainConfig, preference: PreferenceConfig) -> str:
 
     So answers that were given to one of them, or exported, are known again by the next (teacher `file`).
     """
-    who = {"teacher", "judgement", "answers", "store", "frames", "asynchronous"}
+    who = {"teacher", "judgement", "answers", "store", "frames", "asynchronous", "question", "serve", "page"}
     asked = {name: value for name, value in asdict(preference).items() if name not in who}
     document = {**config.to_json(), "preference": asked}
     return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(document, sort_keys=True, default=str)))
 
 
-def task_of(env: EnvConfig, inputs: Inputs, question: str = QUESTION) -> Task:
+def task_of(env: EnvConfig, inputs: Inputs, question: str = "Which clip is better?") -> Task:
     """What a store of comparisons of this environment's clips is about."""
     action: dict[str, Any] = {"shape": list(inputs.action_shape), "dtype": "int64" if inputs.choices else "float32"}
     if len(inputs.choices) == 1 and not inputs.action_shape:
@@ -197,7 +196,7 @@ def _training(
 ) -> tuple[Training, PreferenceLearner]:  # fmt: skip
     """The loop with the learner in it; what `stack` holds is closed at the end."""
     config, reader = workshop.config, _reader(workshop)
-    task = task_of(config.env, reader.inputs)
+    task = task_of(config.env, reader.inputs, preference.question)
     store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
     voice = Voice(quiet)
     beside = Surroundings(workshop, reader, run, preference, run_id, store, voice, stack, teacher)

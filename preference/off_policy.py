@@ -211,7 +211,7 @@ class _Workshop:
     ) -> tuple[Training, PreferenceLearner]:  # fmt: skip
         """The training loop with learner and agent in it; what `stack` holds is closed at the end."""
         config, reader = self.config, self.reader
-        task = task_of(config.env, reader.inputs)
+        task = task_of(config.env, reader.inputs, preference.question)
         store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
         voice = Voice(quiet)
         beside = Surroundings(self, reader, run, preference, run_id, store, voice, stack)

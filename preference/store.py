@@ -8,6 +8,7 @@ not have come through can be made again.
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -294,6 +295,13 @@ class Store:
         """
         with self.database.read() as connection:
             return changes_since(connection, after, run)
+
+    def set_question(self, question: str) -> None:
+        """Ask people something else from now on, in Markdown."""
+        task = replace(self.task, question=question)
+        with self.database.write() as connection:
+            connection.execute(schema.meta.update().where(schema.meta.c.name == "task").values(value=task.to_json()))
+        self.task = task
 
     def set_status(self, run: str, status: Mapping[str, Any]) -> None:
         """Say how it stands with a run that asks, for the people who answer: JSON, in place of what was said before.

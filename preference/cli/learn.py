@@ -15,6 +15,7 @@ from envs.registry import find_spec
 from preference.config import PreferenceConfig, QueryConfig, TeacherName
 from preference.experiment import constant_horizon, learn
 from preference.fit import FitConfig
+from preference.labelling.settings import PageConfig
 from preference.off_policy_config import AGENT_DEFAULTS, OffPolicyConfig
 from preference.presets import preset_for
 from preference.reward_model import RewardConfig
@@ -50,6 +51,10 @@ class LearnOptions:
     store: str | None = None
     """Where clips and answers are kept, a file or a database's URL; by default comparisons.sqlite in the run's
     folder."""
+    question: str = "Which clip is better?"
+    """What people are asked, in Markdown."""
+    no_page: Flag = False
+    """Do not serve the labelling page where people answer; `rllab preference label` can, elsewhere too."""
     asynchronous: Flag = False
     """Answer and fit in processes of their own, while the agent goes on."""
     frames: Flag = False
@@ -109,6 +114,7 @@ class RewardSide:
     query: QueryConfig
     reward: RewardConfig
     fit: FitConfig
+    page: PageConfig
 
     @property
     def preference(self) -> PreferenceConfig:
@@ -124,6 +130,9 @@ class RewardSide:
             asynchronous=options.asynchronous,
             frames=options.frames,
             store=options.store,
+            question=options.question,
+            serve=not options.no_page,
+            page=self.page,
         )
 
 
@@ -199,7 +208,8 @@ def _parse(agent: str, env: str | None, flags: Sequence[str]) -> LearnArguments[
     config, preference = preset_for(agent, env or "", use="--no-preset" not in flags)
     default = LearnArguments(
         LearnOptions(agent, device=config.device), TeacherOptions(), preference.query, preference.reward,
-        preference.fit, config.loop, config.agent, config.policy, EnvOptions(**dataclasses.asdict(config.env)),
+        preference.fit, PageConfig(), config.loop, config.agent, config.policy,
+        EnvOptions(**dataclasses.asdict(config.env)),
     )  # fmt: skip
     generic: Any = LearnArguments
     parsed: LearnArguments[Any] = _read(generic[type(config.agent)], agent, env, flags, default)
@@ -211,7 +221,8 @@ def _parse_off_policy(agent: str, env: str | None, flags: Sequence[str]) -> OffP
     _, preference = preset_for("ppo", env or "", use="--no-preset" not in flags)
     termination = constant_horizon(env) if env else "episode"
     default = OffPolicyArguments(
-        LearnOptions(agent), TeacherOptions(), preference.query, preference.reward, preference.fit, LoopConfig(),
+        LearnOptions(agent), TeacherOptions(), preference.query, preference.reward, preference.fit, PageConfig(),
+        LoopConfig(),
         OffPolicyConfig(), EnvOptions(env or "", num_envs=1, termination=termination),
     )  # fmt: skip
     parsed: OffPolicyArguments = _read(OffPolicyArguments, agent, env, flags, default)

@@ -14,6 +14,7 @@ from envs.errors import RllabError
 
 SUBCOMMANDS = {
     "learn": "preference.cli.learn",
+    "label": "preference.cli.label",
     "fit": "preference.cli.fit",
     "evaluate": "preference.cli.evaluate",
     "report": "preference.cli.report",

@@ -4,11 +4,11 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+from store_makers import TASK, identifier, make_clip
 
 from preference.comparisons import Clip, Pair
 from preference.sheets import encode_sheet
 from preference.store import Store, Task
-from store_makers import TASK, identifier, make_clip
 
 TEXTS = Task("", "texts", question="Which answer is **kinder**?")
 
