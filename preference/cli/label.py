@@ -4,10 +4,11 @@ import dataclasses
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from preference.cli.places import open_store
 from preference.labelling import labelling_server
 from preference.labelling.settings import PageConfig
+from preference.store import Store
 from rllab.cli.arguments import Flag, parse
 
 
@@ -27,7 +28,7 @@ class LabelArguments:
 def command(argv: Sequence[str]) -> int:
     """`rllab preference label --store STORE`."""
     arguments: LabelArguments = parse(LabelArguments, argv, "preference label")
-    with open_store(arguments.store) as store:
+    with _open(arguments.store) as store:
         where = store.url
         if arguments.question is not None:
             store.set_question(arguments.question)
@@ -42,3 +43,11 @@ def command(argv: Sequence[str]) -> int:
             progress = server.store.progress()
             print(f"{progress.answered:,} answers are in {server.store.database.name}; {progress.open:,} pairs wait.")
     return 0
+
+
+def _open(where: str) -> Store:
+    if "://" not in where and Path(where).is_dir():
+        from preference.cli.places import open_store  # which knows runs, and imports what they need
+
+        return open_store(where)
+    return Store.open(where)

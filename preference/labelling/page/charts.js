@@ -43,8 +43,9 @@ export function columns(names, values, label) {
   values.forEach((value, i) => {
     const tall = (value / highest) * (height - foot - head);
     const x = 4 + i * each;
-    bars.append(svg("rect", { x: x + each * 0.12, y: height - foot - tall, width: each * 0.76, height: tall, rx: 2 }));
+    const wide = Math.min(64, each * 0.76);
     const middle = x + each / 2;
+    bars.append(svg("rect", { x: middle - wide / 2, y: height - foot - tall, width: wide, height: tall, rx: 2 }));
     if (i % every === 0) words.push(svg("text", { x: middle, y: height - 8, "text-anchor": "middle" }, names[i]));
     if (value && every === 1) {
       words.push(svg("text", { x: middle, y: height - foot - tall - 5, "text-anchor": "middle" }, String(value)));
@@ -59,7 +60,7 @@ export function columns(names, values, label) {
 export function intervals(rows, label) {
   const [width, row, start] = [720, 30, 130];
   const height = rows.length * row + 26;
-  const x = (value) => start + value * (width - start - 16);
+  const x = (value) => start + value * (width - start - 24);
   const drawn = rows.flatMap(({ name, value, low, high }, i) => {
     const y = i * row + row / 2;
     return [

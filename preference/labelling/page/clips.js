@@ -73,6 +73,7 @@ class Frames {
 
   // Draw the frame, or the last one where the clip is shorter; whether it had that frame.
   draw(canvas, frame) {
+    canvas.style.setProperty("--ratio", `${this.width} / ${this.height}`);
     const scale = fitted(canvas, this.width, this.height);
     const width = Math.round(this.width * scale);
     const height = Math.round(this.height * scale);

@@ -6,7 +6,7 @@ import { loadClip } from "./clips.js";
 import { known } from "./person.js";
 
 const byId = (id) => document.getElementById(id);
-const CHOICES = [["left", "◀ Left"], ["right", "Right ▶"], ["tie", "＝ Equal"], ["skip", "？ Can’t tell"]];
+const CHOICES = [["left", "◀ Left"], ["right", "Right ▶"], ["tie", "= Equal"], ["skip", "? Can’t tell"]];
 const person = known();
 let before = null;
 

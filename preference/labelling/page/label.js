@@ -55,7 +55,7 @@ function transport() {
 function show() {
   const pair = supply.take();
   const there = pair !== null;
-  for (const id of ["sides", "choices-left", "transport"]) if (byId(id)) byId(id).hidden = !there;
+  byId("sides").hidden = !there;
   byId("transport").hidden = !there || kind === "texts";
   byId("prompt-part").hidden = !there || kind !== "texts";
   byId("empty").hidden = there;
