@@ -275,6 +275,8 @@ async function begin() {
     notice();
   });
   sayEmpty();
+  // What was answered before a reload and has not arrived yet may still be offered.
+  for (const answer of outbox.read()) if (answer.annotator === person) supply.skipped.add(answer.pair);
   outbox.send();
   await fill();
 }
