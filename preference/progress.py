@@ -3,13 +3,15 @@
 import statistics
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, func, select, true
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, true
 
 from preference.comparisons import Comparison, Label
-from preference.records import standing
+from preference.records import in_chunks, standing
 from preference.schema import ANSWER_COLUMNS, PAIR_COLUMNS, answer_of, answers, clips, leases, pair_of, pairs
 
 
@@ -49,27 +51,38 @@ class Progress:
 def changes_since(connection: Connection, after: int, run: str | None) -> Changes:
     """The comparisons of a run (of all runs: None) that are new after the cursor, and the answers gone since."""
     of_run = pairs.c.run == run if run is not None else true()
-    added = (
-        select(*PAIR_COLUMNS, *ANSWER_COLUMNS)
-        .join(answers, answers.c.pair == pairs.c.id)
-        .where(answers.c.number > after, standing(), of_run)
-        .order_by(answers.c.number)
-    )
-    later = answers.alias()
-    gone = (
-        select(answers.c.id)
-        .join(later, later.c.supersedes == answers.c.id)
-        .join(pairs, pairs.c.id == answers.c.pair)
-        .where(answers.c.number <= after, answers.c.label.is_not(None), later.c.number > after, of_run)
-        .order_by(later.c.number)
-    )
+    values = {"after": after} | ({} if run is None else {"of": run})
     split = len(PAIR_COLUMNS)
     comparisons = [
-        Comparison(pair_of(row[:split]), answer_of(row[split:])) for row in map(tuple, connection.execute(added))
+        Comparison(pair_of(row[:split]), answer_of(row[split:]))
+        for row in map(tuple, connection.execute(_added(run is not None), values))
     ]
-    withdrawn = tuple(connection.scalars(gone)) if after else ()
+    withdrawn = tuple(_gone_since(connection, after, of_run)) if after else ()
     newest = connection.scalar(select(func.max(answers.c.number))) or 0
     return Changes(tuple(comparisons), withdrawn, max(newest, after))
+
+
+@cache
+def _added(of_run: bool) -> Select[Any]:
+    """What has come to count after the number `after` (in the run `of`); built once, as it is asked again and again."""
+    return (
+        select(*PAIR_COLUMNS, *ANSWER_COLUMNS)
+        .join(answers, answers.c.pair == pairs.c.id)
+        .where(answers.c.number > bindparam("after"), standing(), pairs.c.run == bindparam("of") if of_run else true())
+        .order_by(answers.c.number)
+    )
+
+
+def _gone_since(connection: Connection, after: int, of_run: ColumnElement[bool]) -> Iterator[uuid.UUID]:
+    """The answers that counted at the cursor and were superseded since, in the order in which they were."""
+    # In two steps: in one, SQLite would go through all answers before the cursor.
+    newer = select(answers.c.supersedes).where(answers.c.number > after, answers.c.supersedes.is_not(None))
+    superseded: list[uuid.UUID] = list(connection.scalars(newer.order_by(answers.c.number)))
+    for chunk in in_chunks(superseded, 500):
+        counted = select(answers.c.id).join(pairs, pairs.c.id == answers.c.pair)
+        before = answers.c.id.in_(chunk), answers.c.number <= after, answers.c.label.is_not(None), of_run
+        known = set(connection.scalars(counted.where(*before)))
+        yield from (identifier for identifier in chunk if identifier in known)
 
 
 def progress(connection: Connection, now: float) -> Progress:

@@ -2,8 +2,25 @@
 
 import uuid
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, desc, exists, func, insert, or_, select, true, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    desc,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from preference.comparisons import Answer, Pair
 from preference.records import in_chunks, not_superseded, standing
@@ -17,11 +34,25 @@ def take(
 ) -> Pair | None:
     """Lease the next pair (of clips whose frames are `drawn`) to an annotator until a time; None if there is none."""
     connection.execute(leases.delete().where(leases.c.expires <= now))
+    values = {"by": annotator} | ({} if run is None else {"of": run})
+    for statement in _next_pair(run is not None, drawn):
+        row = connection.execute(statement, values).one_or_none()
+        if row is not None:
+            pair = pair_of(row)
+            connection.execute(insert(leases), {"pair": pair.id, "annotator": annotator, "expires": until})
+            return pair
+    return None
+
+
+@cache
+def _next_pair(of_run: bool, drawn: bool) -> tuple[Select[Any], ...]:
+    """Where to look for the next pair of the annotator `by` (of the run `of`); to build them takes longer."""
     said = answers.alias()
+    annotator: BindParameter[str] = bindparam("by")
     others = select(func.count()).where(leases.c.pair == pairs.c.id).correlate(pairs).scalar_subquery()
     eligible = and_(
         pairs.c.open,
-        _of_run(run),
+        pairs.c.run == bindparam("of") if of_run else true(),
         or_(pairs.c.reserved.is_(None), pairs.c.reserved == annotator),
         ~exists().where(said.c.pair == pairs.c.id, said.c.annotator == annotator, standing(said)),
         ~exists().where(leases.c.pair == pairs.c.id, leases.c.annotator == annotator),
@@ -35,13 +66,7 @@ def take(
         .where(answers.c.annotator == annotator, answers.c.label.is_(None), not_superseded(), eligible)
         .order_by(desc(answers.c.number))
     )
-    for statement in (taken_back, select(*PAIR_COLUMNS).where(eligible).order_by(*_ORDER)):
-        row = connection.execute(statement.limit(1)).one_or_none()
-        if row is not None:
-            pair = pair_of(row)
-            connection.execute(insert(leases), {"pair": pair.id, "annotator": annotator, "expires": until})
-            return pair
-    return None
+    return taken_back.limit(1), select(*PAIR_COLUMNS).where(eligible).order_by(*_ORDER).limit(1)
 
 
 def renew(connection: Connection, annotator: str, until: float, now: float) -> int:
@@ -52,13 +77,15 @@ def renew(connection: Connection, annotator: str, until: float, now: float) -> i
 
 def leased_to(connection: Connection, annotator: str, now: float) -> list[Pair]:
     """The pairs that an annotator has in hand, the soonest to expire first."""
-    statement = (
-        select(*PAIR_COLUMNS)
-        .join(leases, leases.c.pair == pairs.c.id)
-        .where(leases.c.annotator == annotator, leases.c.expires > now)
-        .order_by(leases.c.expires, pairs.c.number)
-    )
-    return [pair_of(row) for row in connection.execute(statement)]
+    return [pair_of(row) for row in connection.execute(_IN_HAND, {"by": annotator, "now": now})]
+
+
+_IN_HAND = (
+    select(*PAIR_COLUMNS)
+    .join(leases, leases.c.pair == pairs.c.id)
+    .where(leases.c.annotator == bindparam("by"), leases.c.expires > bindparam("now"))
+    .order_by(leases.c.expires, pairs.c.number)
+)
 
 
 def open_pairs(connection: Connection, run: str | None) -> list[Pair]:

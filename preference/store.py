@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -219,6 +220,15 @@ class Store:
         now = self._clock() if now is None else now
         with self.database.write() as connection:
             return queue.take(connection, annotator, now + seconds, now, run, drawn)
+
+    def lease_several(
+        self, annotator: str, count: int, seconds: float = 300.0, now: float | None = None, *, drawn: bool = False
+    ) -> list[Pair]:
+        """Up to `count` next pairs at once, each as `lease` gives it."""
+        now = self._clock() if now is None else now
+        with self.database.write() as connection:
+            taken = (queue.take(connection, annotator, now + seconds, now, None, drawn) for _ in range(count))
+            return list(takewhile(lambda pair: pair is not None, taken))  # type: ignore[arg-type]
 
     def renew(self, annotator: str, seconds: float = 300.0, now: float | None = None) -> int:
         """Keep what an annotator has in hand for them for so many seconds more; how many pairs that is."""

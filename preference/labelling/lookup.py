@@ -28,16 +28,19 @@ class Lookup:
         self.store = store
         self.texts = store.task.kind == "texts"
         self._numbers: dict[uuid.UUID, int] = {}
+        self._pairs: dict[int, Pair] = {}
         self._clips: dict[uuid.UUID, dict[str, Any]] = {}
 
     def pair(self, number: int) -> Pair:
         """The pair of a number. Raises NotThere."""
+        if (known := self._pairs.get(number)) is not None:
+            return known
         with self.store.database.read() as connection:
             row = connection.execute(select(*PAIR_COLUMNS).where(pairs.c.number == number)).one_or_none()
         if row is None:
             raise NotThere(f"There is no pair {number}.")
         pair = pair_of(row)
-        self._numbers[pair.id] = number
+        self._numbers[pair.id], self._pairs[number] = number, pair
         return pair
 
     def numbers(self, of: Sequence[Pair]) -> list[int]:
@@ -59,10 +62,12 @@ class Lookup:
 
     def sheet(self, number: int) -> Sheet:
         """The drawn frames of a clip. Raises NotThere."""
-        sheet = self.store.sheet(self.clip_id(number))
-        if sheet is None:
+        statement = select(sheets.c.data, sheets.c.metadata).join(clips, clips.c.id == sheets.c.clip)
+        with self.store.database.read() as connection:
+            row = connection.execute(statement.where(clips.c.number == number)).one_or_none()
+        if row is None:
             raise NotThere(f"The frames of clip {number} are not there.")
-        return sheet
+        return Sheet(bytes(row.data), load_json(row.metadata))
 
     def shown(self, of: Pair, *, swapped: bool, expires: float | None = None) -> dict[str, Any]:
         """What the page gets of a pair; `swapped`: the second on the left.
@@ -73,6 +78,7 @@ class Lookup:
         first, second = (self._clips[clip] for clip in (of.first, of.second))
         left, right = (second, first) if swapped else (first, second)
         (number,) = self.numbers([of])
+        self._pairs[number] = of
         document: dict[str, Any] = {"pair": number}
         if expires is not None:
             document["expires"] = expires

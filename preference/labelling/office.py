@@ -56,6 +56,12 @@ class Office:
         self.problems: list[str] = []
         """What people should know of, such as clips that are gone."""
         self._seen: dict[str, float] = {}
+        self._draws: dict[str, int] = {}
+        """How many pairs each person has been given, those before this process among them."""
+        self._renewed: dict[str, float] = {}
+        """When each person's leases were last made longer."""
+        self._leases: dict[tuple[str, int], float] = {}
+        """Until when a person has a pair, as far as this process has leased it."""
         self._figures: tuple[int, str, dict[str, Any]] | None = None
 
     # Questions.
@@ -65,24 +71,29 @@ class Office:
         self._see(annotator)
         now = self.clock()
         until = now + self.config.lease_seconds
-        self.store.renew(annotator, self.config.lease_seconds, now)
         held = self.store.leased(annotator, now)
+        if held and now - self._renewed.get(annotator, 0.0) > self.config.lease_seconds / 4:
+            self.store.renew(annotator, self.config.lease_seconds, now)
+            self._renewed[annotator] = now
+            self._leases.update({(annotator, number): until for number in self.lookup.numbers(held)})
         numbers = self.lookup.numbers(held)
         shown: list[dict[str, Any]] = []
         for pair, number in zip(held, numbers, strict=True):
             if number not in have:
                 self._show(pair, annotator, until, shown)
-        count = len(held)
-        while count < min(want, MOST_IN_HAND):
-            pair_or_none = self._draw(annotator, now)
-            if pair_or_none is None:
+        there = len(held)
+        while (lacking := min(want, MOST_IN_HAND) - there) > 0:
+            drawn = self._draw(annotator, lacking, now)
+            there += sum(self._show(pair, annotator, until, shown) for pair in drawn)
+            if len(drawn) < lacking:
                 break
-            count += self._show(pair_or_none, annotator, until, shown)
-        return {"pairs": shown, "empty": None if shown or count else self._empty(annotator)}
+        return {"pairs": shown, "empty": None if there else self._empty()}
 
     def _show(self, pair: Pair, annotator: str, until: float, shown: list[dict[str, Any]]) -> bool:
         try:
-            shown.append(self.lookup.shown(pair, swapped=swapped(pair, annotator), expires=until))
+            document = self.lookup.shown(pair, swapped=swapped(pair, annotator), expires=until)
+            shown.append(document)
+            self._leases[annotator, document["pair"]] = until
             return True
         except StoreUnavailable:
             raise
@@ -90,18 +101,21 @@ class Office:
             self._drop(pair, str(error))
             return False
 
-    def _draw(self, annotator: str, now: float) -> Pair | None:
-        """Lease the next pair to a person."""
-        self.tally.refresh()
-        answered = len(self.tally.people[annotator].pairs) + len(self.store.leased(annotator, now))
-        draw = _uniform(f"{annotator} {answered}")
-        own = draw < self.config.repeats
-        if draw < self.config.repeats + self.config.second_opinions:
-            earlier = self.tally.own_earlier(annotator, REPEAT_AFTER) if own else self.tally.others_alone(annotator)
-            if known := list(earlier):
-                chosen = known[int(_uniform(f"{annotator} {answered} which") * len(known))]
-                self._ask_again(chosen, annotator, own)
-        return self.store.lease(annotator, self.config.lease_seconds, now, drawn=not self.lookup.texts)
+    def _draw(self, annotator: str, count: int, now: float) -> list[Pair]:
+        """Lease the next pairs to a person, at most `count`."""
+        for _ in range(count):
+            number = self._draws.get(annotator, self.tally.answers_of(annotator))
+            self._draws[annotator] = number + 1
+            draw = _uniform(f"{annotator} {number}")
+            if draw < self.config.repeats + self.config.second_opinions:
+                self.tally.refresh()
+                own = draw < self.config.repeats
+                earlier = self.tally.own_earlier(annotator, REPEAT_AFTER) if own else self.tally.others_alone(annotator)
+                if known := list(earlier):
+                    chosen = known[int(_uniform(f"{annotator} {number} which") * len(known))]
+                    self._ask_again(chosen, annotator, own)
+        drawn = not self.lookup.texts
+        return self.store.lease_several(annotator, count, self.config.lease_seconds, now, drawn=drawn)
 
     def _ask_again(self, original: uuid.UUID, annotator: str, own: bool) -> None:
         (pair,) = self.store.pairs([original])
@@ -111,8 +125,9 @@ class Office:
         again = Pair(identifier, pair.first, pair.second, pair.run, strategy, _FIRST_ON_THE_QUEUE, details)
         self.store.ask([again])
 
-    def _empty(self, annotator: str) -> dict[str, Any]:
+    def _empty(self) -> dict[str, Any]:
         """Why there is nothing to answer, and when there may be."""
+        self.tally.refresh()
         trainer = self.trainer()
         if trainer is None:
             done = "Everything that was asked is answered." if self.tally.total else "Nothing has been asked yet."
@@ -136,6 +151,7 @@ class Office:
         back = [pair for pair, number in zip(held, self.lookup.numbers(held), strict=True) if number in numbers]
         for pair in back:
             self.store.release(pair, annotator)
+            self._leases.pop((annotator, self.lookup.numbers([pair])[0]), None)
         return len(back)
 
     def missing(self, annotator: str, number: int, clip: int) -> None:
@@ -168,7 +184,8 @@ class Office:
             return "refused", str(error)
         side = swapped(pair, annotator)
         late = False
-        if given.supersedes is None:
+        if given.supersedes is None and self._leases.pop((annotator, given.pair), 0.0) < self.clock():
+            # A lease of before this process began is known to the store alone.
             late = pair.id not in {each.id for each in self.store.leased(annotator, self.clock())}
         answer = Answer(
             given.id, pair.id, annotator, label_of(given.choice, side), side, given.seconds, given.supersedes,

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from preference.comparisons import Answer, Comparison, Label, Pair
 from preference.store import Store
@@ -146,7 +146,7 @@ class Tally:
     def others_alone(self, annotator: str, most: int = 200) -> Iterator[uuid.UUID]:
         """The newest pairs that somebody else has answered alone, and this person was not asked about."""
         with self.lock:
-            for pair, name in list(self.alone.items())[-most:]:
+            for pair, name in islice(reversed(self.alone.items()), most):
                 if name != annotator and (pair, annotator) not in self.repeated:
                     yield pair
 
@@ -157,6 +157,11 @@ class Tally:
             for pair in earlier:
                 if pair in self._groups and (pair, annotator) not in self.repeated:
                     yield pair
+
+    def answers_of(self, annotator: str) -> int:
+        """How many of a person's answers count."""
+        with self.lock:
+            return self.people[annotator].answers
 
     def median_seconds(self, annotator: str) -> float | None:
         """Of a person's answers."""

@@ -97,7 +97,7 @@ def test_a_clip_is_had_by_its_number_as_a_sheet_and_as_a_video_in_pieces(client:
     assert (video.headers["content-type"], video.content[4:8]) == ("video/mp4", b"ftyp")
     piece = client.get(pair["left"]["video"], headers={"range": "bytes=4-7"})
     assert (piece.status_code, piece.content) == (206, b"ftyp")
-    assert sentence(client.get("/api/clips/999/sheet")) == "There is no clip 999."
+    assert sentence(client.get("/api/clips/999/sheet")) == "The frames of clip 999 are not there."
 
 
 def test_the_question_is_markdown_without_html(tmp_path: Path) -> None:
