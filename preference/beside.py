@@ -54,6 +54,13 @@ class Voice(Callback):
         elif not self.quiet:
             print(sentence, file=sys.stderr, flush=True)
 
+    def aloud(self, sentence: str) -> None:
+        """Tell it though nothing else is to be said: without the page's address nobody could answer."""
+        if self.quiet or self.training is None:
+            print(sentence, file=sys.stderr, flush=True)
+        else:
+            self.training.note(sentence)
+
     def ending(self) -> bool:
         """Whether somebody asked the training to stop."""
         return self.training is not None and self.training.interrupted
@@ -112,7 +119,7 @@ class Surroundings:
             stack.enter_context(drawing)
         self.bulletin = Bulletin(store, run_id) if preference.teacher == "human" else None
         if preference.teacher == "human" and preference.serve:
-            stack.enter_context(labelling_server(store.url, preference.page, voice))
+            stack.enter_context(labelling_server(store.url, preference.page, voice.aloud))
         self.desk: Desk
         if teacher is not None:
             self.desk = TeacherDesk(teacher, store, run_id, type(teacher).__name__, patience, drawing)

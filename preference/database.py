@@ -33,6 +33,10 @@ class StoreUnavailable(RllabError):
     """
 
 
+_UNVERIFIED = (-1, -1)
+"""In place of a file's device and number: that of no file."""
+
+
 class Database:
     """Connections to one SQLite file or one PostgreSQL database.
 
@@ -109,12 +113,19 @@ class Database:
                 connection = plain.execution_options(write=write)
                 with connection.begin():
                     if replaced:
-                        self.verify(connection)
+                        self._verify(connection)
                     yield connection
         except PoolTimeoutError as error:
             raise StoreUnavailable(f"Too many threads use {self.name} at once; try again.") from error
         except DBAPIError as error:
             raise self._explained(error) from error
+
+    def _verify(self, connection: Connection) -> None:
+        try:
+            self.verify(connection)
+        except BaseException:
+            self._file = _UNVERIFIED  # whatever is there the next time is looked at anew
+            raise
 
     def _leave_parents_connections(self) -> None:
         if self._process != os.getpid():  # A child of a fork: its parent still uses the connections.

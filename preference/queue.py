@@ -69,6 +69,16 @@ def _next_pair(of_run: bool, drawn: bool) -> tuple[Select[Any], ...]:
     return taken_back.limit(1), select(*PAIR_COLUMNS).where(eligible).order_by(*_ORDER).limit(1)
 
 
+def take_this(connection: Connection, pair: uuid.UUID, annotator: str, until: float, now: float) -> None:
+    """Lease one pair to an annotator, unless it is not asked about any more or others have all of it in hand."""
+    connection.execute(leases.delete().where(leases.c.expires <= now))
+    connection.execute(leases.delete().where(leases.c.pair == pair, leases.c.annotator == annotator))
+    others = select(func.count()).where(leases.c.pair == pair).scalar_subquery()
+    free = select(pairs.c.id).where(pairs.c.id == pair, pairs.c.open, pairs.c.answered + others < pairs.c.wanted)
+    if connection.execute(free).one_or_none() is not None:
+        connection.execute(insert(leases), {"pair": pair, "annotator": annotator, "expires": until})
+
+
 def renew(connection: Connection, annotator: str, until: float, now: float) -> int:
     """Keep what an annotator has in hand for them until a later time; how many pairs that is."""
     held = and_(leases.c.annotator == annotator, leases.c.expires > now)

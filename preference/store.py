@@ -36,12 +36,13 @@ class Store:
 
     Attributes:
         task: what is compared.
+        id: of the store itself, whatever its path.
         url: where it is, for another process to open.
         database: its connections, for what needs several steps in one transaction.
     """
 
-    def __init__(self, database: Database, task: Task, clock: Callable[[], float]) -> None:
-        self.database = database
+    def __init__(self, database: Database, task: Task, clock: Callable[[], float], identity: str) -> None:
+        self.database, self.id = database, identity
         self.task = task
         self._clock = clock
 
@@ -92,10 +93,11 @@ class Store:
 
         def verify(connection: Connection) -> None:
             if (_read_meta(connection, database) or {}).get("id") != expected:
-                raise RllabError(f"{database.name} is not the store any more that was opened; put that one back.")
+                # Nothing is lost, and the call can be made again when the right one is back.
+                raise StoreUnavailable(f"{database.name} is not the store any more that was opened; put that one back.")
 
         database.verify = verify
-        return cls(database, found, clock)
+        return cls(database, found, clock, expected)
 
     @property
     def url(self) -> str:
@@ -266,11 +268,17 @@ class Store:
         with self.database.write() as connection:
             return records.add_answers(connection, given)
 
-    def undo(self, annotator: str, answer_id: uuid.UUID | None = None) -> Answer | None:
+    def undo(
+        self, annotator: str, answer_id: uuid.UUID | None = None, *, lease_seconds: float | None = None,
+        now: float | None = None,
+    ) -> Answer | None:  # fmt: skip
         """Take back an annotator's last answer that counts, and so on back to the first; the pair is theirs next.
 
         Args:
             annotator: who.
+            lease_seconds: lease the pair to them at once for so long, if it is still asked about; None: it is only the
+                first that they get.
+            now: when the lease begins.
             answer_id: the id of the answer without a label that takes it back; with the same id twice, the second call
                 only returns what the first did.
 
@@ -280,21 +288,29 @@ class Store:
         Raises:
             RllabError: `answer_id` is that of another answer.
         """
-        table = schema.answers
+        now = self._clock() if now is None else now
         with self.database.write() as connection:
-            if answer_id is not None:
-                for done in records.read_answers(connection, table.c.id == answer_id):
-                    if done.label is not None or done.annotator != annotator or done.supersedes is None:
-                        raise RllabError(f"The id {answer_id} is that of another answer; make a new one.")
-                    return next(records.read_answers(connection, table.c.id == done.supersedes))
-            last = queue.newest_standing(connection, annotator)
-            if last is None:
-                return None
-            taken_back = Answer(
-                answer_id or uuid.uuid4(), last.pair, annotator, None, supersedes=last.id, created=self._clock()
-            )
-            records.add_answers(connection, [taken_back])
-            return last
+            undone = self._undo(connection, annotator, answer_id)
+            if undone is not None and lease_seconds is not None:
+                # In the same transaction: nobody else can be given the pair in between.
+                queue.take_this(connection, undone.pair, annotator, now + lease_seconds, now)
+            return undone
+
+    def _undo(self, connection: Connection, annotator: str, answer_id: uuid.UUID | None) -> Answer | None:
+        table = schema.answers
+        if answer_id is not None:
+            for done in records.read_answers(connection, table.c.id == answer_id):
+                if done.label is not None or done.annotator != annotator or done.supersedes is None:
+                    raise RllabError(f"The id {answer_id} is that of another answer; make a new one.")
+                return next(records.read_answers(connection, table.c.id == done.supersedes))
+        last = queue.newest_standing(connection, annotator)
+        if last is None:
+            return None
+        taken_back = Answer(
+            answer_id or uuid.uuid4(), last.pair, annotator, None, supersedes=last.id, created=self._clock()
+        )
+        records.add_answers(connection, [taken_back])
+        return last
 
     def comparisons(self, run: str | None = None, after: int = 0) -> Changes:
         """The comparisons (of one run's pairs) that count; with a cursor, what has changed since.

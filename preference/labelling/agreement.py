@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from preference.comparisons import Label
+from preference.measures import wilson_interval
 
 CATEGORIES = (Label.FIRST, Label.SECOND, Label.TIE)
 """A skip says nothing that could agree."""
@@ -25,7 +25,8 @@ class Agreement:
     """Cohen 1960, "A coefficient of agreement for nominal scales": (p₀ − pₑ)/(1 − pₑ), where pₑ is the agreement that
     two raters with these habits reach by chance. NaN where chance alone explains everything (pₑ = 1)."""
     interval: tuple[float, float]
-    """95 % interval of kappa, by its large-sample error √(p₀(1 − p₀)/n)/(1 − pₑ) (Cohen 1960, formula 7)."""
+    """95 % interval of kappa: Wilson's interval of p₀ put into its formula, with pₑ taken as known, as Cohen's own
+    large-sample error does; that one is 0 where all answers agree, however few."""
 
     @staticmethod
     def of(table: Table) -> "Agreement":
@@ -43,5 +44,5 @@ class Agreement:
         if chance >= 1:
             return Agreement(count, share, math.nan, (math.nan, math.nan))
         kappa = (share - chance) / (1 - chance)
-        error = NormalDist().inv_cdf(0.975) * math.sqrt(share * (1 - share) / count) / (1 - chance)
-        return Agreement(count, share, kappa, (max(-1.0, kappa - error), min(1.0, kappa + error)))
+        low, high = ((bound - chance) / (1 - chance) for bound in wilson_interval(share * count, count))
+        return Agreement(count, share, kappa, (low, high))

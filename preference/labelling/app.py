@@ -1,7 +1,6 @@
 """The page's server: files, JSON, and a stream of how it stands."""
 
 import json
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -31,6 +30,11 @@ FILES = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in ("
 MOST_ANSWERS, MOST_HISTORY = 100, 100
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 NEVER = {"cache-control": "no-store"}
+
+
+class OtherStore(Exception):
+    """A page speaks of another store than the one that is served."""
+
 
 Handler = Callable[[dict[str, Any]], Any]
 
@@ -62,11 +66,11 @@ def create_app(office: Office, hosts: Callable[[str], bool], door: Door | None =
         return FileResponse(path, headers={"cache-control": "no-cache"})
 
     async def sheet(request: Request) -> Response:
-        data, _ = await run_in_threadpool(office.lookup.sheet, request.path_params["number"])
+        data, _ = await run_in_threadpool(office.lookup.sheet, number(request.path_params, "number"))
         return Response(data, media_type="image/webp", headers=FOR_EVER)
 
     async def video(request: Request) -> Response:
-        path = await run_in_threadpool(videos.path, request.path_params["number"])
+        path = await run_in_threadpool(videos.path, number(request.path_params, "number"))
         return FileResponse(path, media_type="video/mp4", headers=FOR_EVER)
 
     async def events(request: Request) -> Response:
@@ -86,10 +90,12 @@ def create_app(office: Office, hosts: Callable[[str], bool], door: Door | None =
             body = await request.body()
             try:
                 document = json.loads(body)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Malformed("The request is not JSON.") from error
             if not isinstance(document, dict):
                 raise Malformed("The request is not a JSON object.")
+            if document.get("store", office.store.id) != office.store.id:
+                raise OtherStore
             result = await run_in_threadpool(handler, document)
             bulletins.hurry()
             return JSONResponse(result, headers=NEVER)
@@ -104,8 +110,8 @@ def create_app(office: Office, hosts: Callable[[str], bool], door: Door | None =
         Route("/api/task", reading(lambda query: task)),
         *(Route(path, reading(handler)) for path, handler in get.items()),
         *(Route(path, writing(handler), methods=["POST"]) for path, handler in post.items()),
-        Route("/api/clips/{number:int}/sheet", sheet),
-        Route("/api/clips/{number:int}/video", video),
+        Route("/api/clips/{number}/sheet", sheet),
+        Route("/api/clips/{number}/video", video),
         Route("/api/events", events),
     ]
 
@@ -113,7 +119,7 @@ def create_app(office: Office, hosts: Callable[[str], bool], door: Door | None =
         status, sentence = _explained(error)
         return refused(status, sentence)
 
-    kinds = (Malformed, NotThere, TooLarge, StoreUnavailable, RllabError)
+    kinds = (Malformed, OtherStore, NotThere, TooLarge, StoreUnavailable, RllabError)
     app = Starlette(
         routes=routes, exception_handlers=dict.fromkeys(kinds, failed) | {404: _unknown, 405: _unknown},
         middleware=[Middleware(Guard, hosts=hosts, door=door)], lifespan=lifespan,
@@ -128,6 +134,7 @@ def _task(office: Office) -> dict[str, Any]:
     question = MarkdownIt("commonmark", {"html": False}).disable("image").render(task.question)
     return {
         "kind": task.kind, "question_html": question, "environment": task.environment, "goal": office.config.goal,
+        "store": office.store.id,
         "version": version("rllab"),
     }  # fmt: skip
 
@@ -141,7 +148,7 @@ def _readers(office: Office) -> dict[str, Handler]:
         return office.history(name(query), before, max(1, count))
 
     return {
-        "/api/pairs/{number:int}": lambda query: office.pair(query["number"], name(query)),
+        "/api/pairs/{number}": lambda query: office.pair(number(query, "number"), name(query)),
         "/api/history": history,
         "/api/stats": lambda query: office.statistics(),
     }
@@ -176,7 +183,7 @@ def _writers(office: Office) -> dict[str, Handler]:
     return {
         "/api/next": following,
         "/api/answers": answers,
-        "/api/undo": lambda document: office.undo(name(document), uuid.UUID(str(identifier(document, "id")))),
+        "/api/undo": lambda document: office.undo(name(document), identifier(document, "id")),
         "/api/release": lambda document: {"released": office.release(name(document), numbers(document, "pairs"))},
         "/api/missing": missing,
     }
@@ -185,6 +192,8 @@ def _writers(office: Office) -> dict[str, Handler]:
 def _explained(error: Exception) -> tuple[int, str]:
     if isinstance(error, TooLarge):
         return 413, "This request is too large."
+    if isinstance(error, OtherStore):
+        return 409, "This page is of another store than the one that is served now; load it again."
     if isinstance(error, NotThere):
         return 404, str(error)
     if isinstance(error, StoreUnavailable):

@@ -99,7 +99,7 @@ class Lookup:
             rows = connection.execute(statement).all()
         for identifier, number, document in rows:
             known = load_json(document)
-            self._clips[identifier] = _text(number, known) if self.texts else _frames(number, known)
+            self._clips[identifier] = _text(number, known) if self.texts else _frames(number, known, self.store.id)
         if missing := [clip for clip in unknown if clip not in self._clips]:
             raise NotThere(f"The frames of clip {missing[0]} are not there.")
 
@@ -138,15 +138,18 @@ def _text(number: int, details: Any) -> dict[str, Any]:
     return {"clip": number, "prompt": details["prompt"], "text": details["response"]}
 
 
-def _frames(number: int, metadata: Any) -> dict[str, Any]:
-    """Raises RllabError if the metadata is not that of a sheet."""
+def _frames(number: int, metadata: Any, store: str) -> dict[str, Any]:
+    """Raises RllabError if the metadata is not that of a sheet.
+
+    A browser keeps what it has loaded; the next store at the same address has other clips of the same numbers.
+    """
     try:
         frames, columns = int(metadata["count"]), int(metadata["columns"])
         width, height, fps = int(metadata["width"]), int(metadata["height"]), float(metadata["fps"])
     except (KeyError, TypeError, ValueError) as error:
         raise RllabError(f"The frames of clip {number} are damaged ({error}).") from error
     return {
-        "clip": number, "sheet": f"/api/clips/{number}/sheet" if frames <= LONGEST_SHEET else None,
-        "video": f"/api/clips/{number}/video", "frames": frames, "fps": fps, "width": width, "height": height,
-        "columns": columns,
+        "clip": number, "sheet": f"/api/clips/{number}/sheet?of={store}" if frames <= LONGEST_SHEET else None,
+        "video": f"/api/clips/{number}/video?of={store}", "frames": frames, "fps": fps, "width": width,
+        "height": height, "columns": columns,
     }  # fmt: skip

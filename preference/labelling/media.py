@@ -17,7 +17,7 @@ class Videos:
 
     def __init__(self, lookup: Lookup) -> None:
         self.lookup = lookup
-        self._folder = tempfile.TemporaryDirectory(prefix="rllab-clips-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._made: OrderedDict[int, Path] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -26,6 +26,8 @@ class Videos:
         with self._lock:
             if number not in self._made:
                 data, metadata = self.lookup.sheet(number)
+                if self._folder is None:
+                    self._folder = tempfile.TemporaryDirectory(prefix="rllab-clips-")
                 path = Path(self._folder.name) / f"{number}.mp4"
                 write_video(path, decode_sheet(data, metadata), float(metadata["fps"]))
                 self._made[number] = path
@@ -37,4 +39,5 @@ class Videos:
 
     def close(self) -> None:
         """Remove them."""
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()

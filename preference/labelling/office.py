@@ -17,7 +17,7 @@ from preference.comparisons import Answer, Pair
 from preference.labelling.lookup import Lookup, NotThere
 from preference.labelling.settings import PageConfig
 from preference.labelling.statistics import statistics_of
-from preference.labelling.tally import Tally, choice_of, label_of, original_of
+from preference.labelling.tally import Tally, choice_of, date_of, label_of, original_of
 from preference.sheets import decode_sheet
 from preference.store import Store, StoreUnavailable
 
@@ -26,6 +26,8 @@ REPEAT_AFTER = 20
 MOST_IN_HAND = 8
 ACTIVE_SECONDS = 300.0
 """After which a person who has not been heard of is not counted as labelling."""
+ENDED = ("finished", "stopped")
+"""Phases of a training that will not say more."""
 STALE_SECONDS = 30.0
 """After which a training that has said nothing may have died."""
 _FIRST_ON_THE_QUEUE = 1e6
@@ -62,6 +64,9 @@ class Office:
         """When each person's leases were last made longer."""
         self._leases: dict[tuple[str, int], float] = {}
         """Until when a person has a pair, as far as this process has leased it."""
+        self._run = ""
+        """The training that was heard of last."""
+        self._personal: dict[str, tuple[tuple[int, str], dict[str, Any]]] = {}
         self._figures: tuple[int, str, dict[str, Any]] | None = None
 
     # Questions.
@@ -72,11 +77,12 @@ class Office:
         now = self.clock()
         until = now + self.config.lease_seconds
         held = self.store.leased(annotator, now)
-        if held and now - self._renewed.get(annotator, 0.0) > self.config.lease_seconds / 4:
+        numbers = self.lookup.numbers(held)
+        due = now - self._renewed.get(annotator, 0.0) > self.config.lease_seconds / 4
+        if held and (due or not set(numbers) <= set(have)):
             self.store.renew(annotator, self.config.lease_seconds, now)
             self._renewed[annotator] = now
-            self._leases.update({(annotator, number): until for number in self.lookup.numbers(held)})
-        numbers = self.lookup.numbers(held)
+            self._leases.update({(annotator, number): until for number in numbers})
         shown: list[dict[str, Any]] = []
         for pair, number in zip(held, numbers, strict=True):
             if number not in have:
@@ -129,19 +135,31 @@ class Office:
         """Why there is nothing to answer, and when there may be."""
         self.tally.refresh()
         trainer = self.trainer()
-        if trainer is None:
-            done = "Everything that was asked is answered." if self.tally.total else "Nothing has been asked yet."
-            return {"reason": done, "expected": None, "retry": 2.0}
-        undrawn = not self.lookup.texts and bool(self.store.clips_without_sheet(1))
-        if undrawn:
-            return {"reason": "The next clips are being drawn.", "expected": None, "retry": 0.5}
-        return {"reason": trainer["sentence"], "expected": trainer["next_questions"], "retry": 1.0}
+        running = trainer is not None and not trainer["stale"] and trainer["phase"] not in ENDED
+        reason, expected, retry = "Nothing has been asked yet.", None, 2.0
+        if self.lookup.open_count():
+            undrawn = not self.lookup.texts and bool(self.store.clips_without_sheet(1))
+            if undrawn and running:
+                reason, retry = "The next clips are being drawn.", 0.5
+            elif undrawn:
+                reason, retry = (
+                    "The next clips are not drawn yet, and the training that draws them is not running.",
+                    5.0,
+                )
+            else:
+                reason = "Others have the last pairs in hand."
+        elif trainer is not None:
+            reason, expected, retry = trainer["sentence"], trainer["next_questions"], 1.0
+        elif self.tally.total:
+            reason = "Everything that was asked is answered."
+        return {"reason": reason, "expected": expected, "retry": retry}
 
     def pair(self, number: int, annotator: str) -> dict[str, Any]:
         """A pair that a person has in hand or has answered. Raises NotThere."""
         pair = self.lookup.pair(number)
-        held = pair.id in {each.id for each in self.store.leased(annotator, self.clock())}
-        if not held and self.lookup.standing_answer(annotator, pair.id) is None:
+        if (said := self.lookup.standing_answer(annotator, pair.id)) is not None:
+            return self.lookup.shown(pair, swapped=said.swapped)
+        if pair.id not in {each.id for each in self.store.leased(annotator, self.clock())}:
             raise NotThere(f"Pair {number} is not yours to look at.")
         return self.lookup.shown(pair, swapped=swapped(pair, annotator))
 
@@ -182,9 +200,12 @@ class Office:
             pair = self.lookup.pair(given.pair)
         except NotThere as error:
             return "refused", str(error)
-        side = swapped(pair, annotator)
-        late = False
-        if given.supersedes is None and self._leases.pop((annotator, given.pair), 0.0) < self.clock():
+        side, late = swapped(pair, annotator), False
+        if given.supersedes is not None:
+            # It was looked at as it was shown then, which an import or another program may have done otherwise.
+            old = self.lookup.standing_answer(annotator, pair.id)
+            side = side if old is None else old.swapped
+        elif self._leases.pop((annotator, given.pair), 0.0) < self.clock():
             # A lease of before this process began is known to the store alone.
             late = pair.id not in {each.id for each in self.store.leased(annotator, self.clock())}
         answer = Answer(
@@ -203,15 +224,12 @@ class Office:
     def undo(self, annotator: str, identifier: uuid.UUID) -> dict[str, Any]:
         """Take back a person's last answer; the pair is theirs again."""
         self._see(annotator)
-        undone = self.store.undo(annotator, identifier)
+        now = self.clock()
+        undone = self.store.undo(annotator, identifier, lease_seconds=self.config.lease_seconds, now=now)
         if undone is None:
             return {"undone": None, "pair": None}
         (pair,) = self.store.pairs([undone.pair])
         assert undone.label is not None
-        now = self.clock()
-        if pair.id not in {each.id for each in self.store.leased(annotator, now)}:
-            # What was taken back is the first that its annotator gets, unless nobody is asked about it any more.
-            self.store.lease(annotator, self.config.lease_seconds, now)
         held = pair.id in {each.id for each in self.store.leased(annotator, now)}
         shown: list[dict[str, Any]] = []
         if held:
@@ -230,6 +248,8 @@ class Office:
             assert answer.label is not None
             try:
                 shown = self.lookup.shown(pair, swapped=answer.swapped)
+            except StoreUnavailable:
+                raise
             except (NotThere, RllabError):
                 continue
             documents.append({
@@ -250,13 +270,14 @@ class Office:
 
     def trainer(self) -> dict[str, Any] | None:
         """What the training that was heard of last says of itself; None if there was none."""
-        status = next(iter(self.store.statuses().values()), None)
+        run, status = next(iter(self.store.statuses().items()), ("", None))
         if status is None:
             return None
+        self._run = run
         known = ("phase", "sentence", "step", "steps", "asked", "labels", "next_questions", "accuracy", "progress")
-        ended = status.get("phase") in ("finished", "stopped")
-        stale = not ended and self.clock() - status["updated"] > STALE_SECONDS
+        stale = status.get("phase") not in ENDED and self.clock() - status["updated"] > STALE_SECONDS
         shown = {name: status.get(name) for name in known} | {"stale": stale}
+        shown["sentence"] = shown["sentence"] or "There is a training."
         if stale:
             shown["sentence"], shown["next_questions"] = "Nothing has been heard of the training for a while.", None
         return shown
@@ -266,20 +287,26 @@ class Office:
         self.tally.refresh()
         now, trainer = self.clock(), self.trainer()
         target = self.config.target if self.config.target is not None or trainer is None else trainer["labels"]
+        done = self.tally.asked_first(self._run if trainer is not None else None)
         active = sum(now - seen < ACTIVE_SECONDS for seen in self._seen.values())
         return {
-            "done": self.tally.total, "target": target, "goal": self.config.goal, "queue": self.lookup.open_count(),
+            "done": done, "target": target, "goal": self.config.goal, "queue": self.lookup.open_count(),
             "people": active, "trainer": trainer, "problems": self.problems[-5:],
         }  # fmt: skip
 
     def personal(self, annotator: str) -> dict[str, Any]:
         """The part that is a person's own."""
         now = self.clock()
-        with self.tally.lock:
-            return {
-                "today": len(self.tally.today(annotator, now)), "rate_today": self.tally.rate_today(annotator, now),
-                "median_seconds": self.tally.median_seconds(annotator),
-            }  # fmt: skip
+        state = self.tally.version, date_of(now)
+        known = self._personal.get(annotator)
+        if known is None or known[0] != state:  # ten times a second for everybody who listens
+            with self.tally.lock:
+                figures = {
+                    "today": len(self.tally.today(annotator, now)), "rate_today": self.tally.rate_today(annotator, now),
+                    "median_seconds": self.tally.median_seconds(annotator),
+                }  # fmt: skip
+            known = self._personal[annotator] = (state, figures)
+        return known[1]
 
     def _see(self, annotator: str) -> None:
         self._seen[annotator] = self.clock()

@@ -1,6 +1,5 @@
 """What a page sends, looked at before anything is done with it."""
 
-import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,7 @@ from preference.labelling.tally import label_of
 
 LONGEST_NAME = 64
 MOST_NUMBERS = 100
+MOST_SECONDS = 1e6
 
 
 class Malformed(Exception):
@@ -26,7 +26,7 @@ def name(document: Mapping[str, Any]) -> str:
 def number(document: Mapping[str, Any], key: str) -> int:
     """A whole number of at least 0. Raises Malformed."""
     value = document.get(key)
-    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise Malformed(f"`{key}` must be a whole number, not {str(value)[:40]!r}.")
@@ -64,8 +64,8 @@ def seconds(document: Mapping[str, Any]) -> float | None:
     value = document.get("seconds")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value < math.inf):
-        raise Malformed("`seconds` must be a number of at least 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_SECONDS:
+        raise Malformed("`seconds` must be a number from 0 to a million.")
     return float(value)
 
 

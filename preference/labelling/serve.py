@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import uvicorn
 
@@ -35,7 +36,8 @@ class LabellingServer:
             self.store.close()
             raise
         self.port: int = self._socket.getsockname()[1]
-        host = f"[{config.host}]" if ":" in config.host else config.host
+        named = socket.gethostname() if config.host in ("0.0.0.0", "::") else config.host
+        host = f"[{named}]" if ":" in named else named
         self.address = f"http://{host}:{self.port}/"
         door = None if config.loopback else Door(self._announce)
         app = create_app(Office(self.store, config), _hosts(config), door)
@@ -59,6 +61,8 @@ class LabellingServer:
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             time.sleep(0.005)
+        if not self._server.started:
+            raise RllabError("The labelling page could not be started; standard error says why.")
 
     def wait(self) -> None:
         """Until it ends; Ctrl-C reaches the caller."""
@@ -111,7 +115,17 @@ def _hosts(config: PageConfig) -> Callable[[str], bool]:
         name = socket.gethostname()
         known |= {config.host.lower(), name.lower(), socket.getfqdn().lower()}
         known |= {str(entry[4][0]) for entry in _addresses(name)}
-    return lambda host: host.lower() in known
+    known |= {host.lower() for host in config.names}
+    # What a page elsewhere can point here by its DNS is a name; an address can only be this machine's own.
+    return lambda host: host.lower() in known or (not config.loopback and _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _addresses(name: str) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:

@@ -14,6 +14,8 @@ class PageConfig:
     """The address to listen at. Any but this machine's own needs a token, which is told on the terminal."""
     port: int = 8080
     """0 takes a free one."""
+    names: tuple[str, ...] = ()
+    """Further host names by which browsers reach it, as through a proxy."""
     target: int | None = None
     """Answers wanted in all, shown on the page; None: what the training asks for."""
     goal: int = 100

@@ -16,8 +16,6 @@ def statistics_of(tally: Tally, now: float) -> dict[str, Any]:
         people = {name: person for name, person in sorted(tally.people.items()) if person.answers}
         choices: Counter[str] = sum((person.choices for person in people.values()), Counter())
         days: Counter[str] = sum((person.by_day for person in people.values()), Counter())
-        seconds = [tally.median_seconds(name) for name in people]
-        known = sorted(value for value in seconds if value is not None)
         pooled: Counter[tuple[Label, Label]] = Counter()
         agreements = []
         for (a, b), table in sorted(tally.between.items()):
@@ -29,7 +27,7 @@ def statistics_of(tally: Tally, now: float) -> dict[str, Any]:
             "by_choice": {name: choices[name] for name in ("left", "right", "tie", "skip")},
             "by_label": {label.value: tally.labels[label] for label in Label},
             "by_day": [[day, days[day]] for day in sorted(days)],
-            "median_seconds": known[len(known) // 2] if known else None,
+            "median_seconds": tally.seconds[len(tally.seconds) // 2] if tally.seconds else None,
             "seconds_histogram": {"edges": list(EDGES), "counts": list(tally.histogram)},
             "people": [_person(tally, name, person, now) for name, person in people.items()],
             "agreements": agreements,

@@ -56,6 +56,10 @@ class Tally:
         self.people: dict[str, Person] = defaultdict(Person)
         self.histogram = [0] * (len(EDGES) + 1)
         self.labels: Counter[Label] = Counter()
+        self.seconds: list[float] = []
+        """Of all answers that say it, sorted."""
+        self.by_run: Counter[str] = Counter()
+        """Answers to pairs that are no repetitions, by the run that asked."""
         self.between: dict[tuple[str, str], Counter[tuple[Label, Label]]] = defaultdict(Counter)
         """By two names in alphabetical order, what they said of the same pairs; by one name twice, of repetitions."""
         self.alone: dict[uuid.UUID, str] = {}
@@ -93,12 +97,15 @@ class Tally:
         person.answers += sign
         person.choices[choice_of(answer.label, answer.swapped)] += sign
         self.labels[answer.label] += sign
+        if original_of(pair) == pair.id:
+            self.by_run[pair.run] += sign
         moment = datetime.fromtimestamp(answer.created)
         day = moment.date().isoformat()
         person.by_day[day] += sign
         if answer.seconds is not None:
             self.histogram[bisect_left(EDGES, answer.seconds)] += sign
             _put(person.seconds, answer.seconds, sign)
+            _put(self.seconds, answer.seconds, sign)
         if sign > 0:
             if not person.today or date_of(person.today[-1]) < day:
                 person.today = []
@@ -162,6 +169,11 @@ class Tally:
         """How many of a person's answers count."""
         with self.lock:
             return self.people[annotator].answers
+
+    def asked_first(self, run: str | None) -> int:
+        """How many answers to pairs (of one run) count that are no repetitions."""
+        with self.lock:
+            return self.by_run.total() if run is None else self.by_run[run]
 
     def median_seconds(self, annotator: str) -> float | None:
         """Of a person's answers."""

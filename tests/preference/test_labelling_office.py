@@ -183,6 +183,38 @@ def test_undo_goes_back_over_twenty_answers_and_each_pair_is_the_persons_again(t
         assert store.progress().answered == 0
 
 
+def test_nobody_else_can_be_given_what_is_being_taken_back(store: Store, clock: Clock) -> None:
+    office = office_of(store, clock)
+    (number,) = numbers(office.next("ann", 1, []))
+    office.answer("ann", given(number))
+    undone = office.undo("ann", uuid.uuid4())
+    assert undone["pair"]["pair"] == number
+    assert number not in [pair for who in ("bob", "cleo") for pair in numbers(office.next(who, 5, []))]
+    other = [pair.id for pair in store.leased("ann")]
+    assert office.lookup.numbers(store.pairs(other)) == [number]
+
+
+def test_an_answer_is_revised_as_it_was_shown_then(store: Store, clock: Clock) -> None:
+    office = office_of(store, clock)
+    for pair in store.open_pairs()[:4]:  # as an import has them: shown by somebody else's draw
+        store.answer(say(pair, Label.FIRST, swapped=not swapped(pair, "ann")))
+    for entry in office.history("ann", None, 10)["answers"]:
+        again = given(entry["pair"]["pair"], entry["choice"], supersedes=uuid.UUID(entry["id"]))
+        assert office.answer("ann", again)[0] == "kept"
+        assert office.pair(entry["pair"]["pair"], "ann")["left"] == entry["pair"]["left"]
+    assert [item.answer.label for item in store.comparisons().added] == [Label.FIRST] * 4
+
+
+def test_others_get_a_pair_when_its_holder_was_told_so(store: Store, clock: Clock) -> None:
+    office = office_of(store, clock)
+    told = office.next("ann", 1, [])["pairs"][0]
+    clock.now += PLAIN.lease_seconds / 5
+    told = office.next("ann", 1, [])["pairs"][0]  # reloaded
+    clock.now = told["expires"] - 1
+    assert told["pair"] not in numbers(office.next("bob", 6, []))
+    assert office.answer("ann", given(told["pair"]))[0] == "kept"
+
+
 def test_a_clip_that_is_gone_is_asked_about_no_more_and_reported(store: Store, clock: Clock) -> None:
     from sqlalchemy import delete
 
@@ -226,7 +258,14 @@ def test_an_empty_queue_says_why_and_when_it_goes_on(store: Store, clock: Clock)
     store.set_status("run", status)
     empty = office.next("ann", 3, [])["empty"]
     assert (empty["reason"], empty["expected"]) == ("The agent trains.", NOW + 90)
-    assert office.shared()["target"] == 50
+    shared = office.shared()
+    assert (shared["target"], shared["done"]) == (50, 6)
+    clock.now += 1
+    store.set_status("another", {**status, "sentence": None})
+    assert office.shared()["done"] == 0  # of this run's
+    assert office.next("ann", 3, [])["empty"]["reason"] == "There is a training."
+    clock.now += 1
+    store.set_status("run", status)
     clock.now += 31
     trainer = office.trainer()
     assert trainer is not None
@@ -244,7 +283,16 @@ def test_pairs_whose_frames_are_not_drawn_yet_wait(store: Store, clock: Clock, t
         fill(undrawn, 1)
         undrawn.set_status("run", {"phase": "training", "sentence": "…", "labels": 1})
         empty = office_of(undrawn, clock).next("ann", 1, [])["empty"]
+        office = office_of(undrawn, clock)
+        undrawn.set_status("run", {"phase": "finished", "sentence": "…", "labels": 1})
+        assert "is not running" in office.next("ann", 1, [])["empty"]["reason"]
     assert empty["reason"] == "The next clips are being drawn."
+
+
+def test_who_finds_the_last_pairs_in_others_hands_is_told_so(store: Store, clock: Clock) -> None:
+    office = office_of(store, clock)
+    office.next("ann", 6, [])
+    assert office.next("bob", 1, [])["empty"]["reason"] == "Others have the last pairs in hand."
 
 
 def test_history_is_newest_first_in_pages_and_can_be_revised(store: Store, clock: Clock) -> None:
@@ -317,8 +365,11 @@ def test_cohens_kappa_is_that_of_a_worked_table() -> None:
     agreement = Agreement.of(table)
     assert (agreement.pairs, agreement.share) == (50, 0.7)
     assert agreement.kappa == pytest.approx(0.4)
-    error = 1.959964 * math.sqrt(0.7 * 0.3 / 50) / 0.5
-    assert agreement.interval == pytest.approx((0.4 - error, 0.4 + error))
+    # Wilson's interval of 35 of 50 is 0.5625 to 0.8090: (0.5625 − 0.5)/0.5 and (0.8090 − 0.5)/0.5.
+    assert agreement.interval == pytest.approx((0.125, 0.618), abs=1e-3)
+    few = Agreement.of({(first, first): 1, (second, second): 1})
+    assert few.kappa == 1
+    assert few.interval[0] < 0  # two pairs that agree say little
     assert math.isnan(Agreement.of({(first, first): 5}).kappa)
     assert Agreement.of({}).pairs == 0
 

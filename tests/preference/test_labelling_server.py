@@ -123,6 +123,7 @@ def test_the_question_is_markdown_without_html(tmp_path: Path) -> None:
         ('{"annotator": "ann", "want": true}', "`want` must be a whole number"),
         ('{"annotator": "ann", "want": 1, "have": "1"}', "`have` must be a list"),
         ('{"annotator": "ann", "want": 1, "have": [1.5]}', "`have` must be a whole number"),
+        ("[" * 30_000 + "]" * 30_000, "not JSON"),
     ],
 )
 def test_a_malformed_request_is_told_what_is_wrong(client: TestClient, body: str, said: str) -> None:
@@ -139,6 +140,7 @@ def test_a_malformed_request_is_told_what_is_wrong(client: TestClient, body: str
         ({"choice": "both"}, "`choice` must be left, right, tie or skip"),
         ({"seconds": -1}, "`seconds` must be"),
         ({"seconds": "1"}, "`seconds` must be"),
+        ({"seconds": 10**400}, "`seconds` must be"),
         ({"supersedes": "x"}, "`supersedes` must be a UUID"),
     ],
 )
@@ -203,6 +205,47 @@ def test_many_wrong_tokens_close_the_door_for_a_while(store: Store) -> None:
     assert client.get(f"/?token={told[-1]}").status_code == 429
     now[0] = 61.0
     assert client.get(f"/?token={told[-1]}").status_code == 200
+
+
+def test_numbers_beyond_any_clip_are_no_fault_of_the_server(client: TestClient) -> None:
+    for number in ("9" * 30, "9" * 5000, "-1", "1.5", "x", "٣"):
+        for path in (f"/api/clips/{number}/sheet", f"/api/clips/{number}/video", f"/api/pairs/{number}?annotator=ann"):
+            assert client.get(path).status_code == 400
+
+
+def test_a_page_of_another_store_is_refused_and_its_clips_are_others(store: Store, tmp_path: Path) -> None:
+    client = client_of(store)
+    pair = next_pair(client)
+    body = {"annotator": "ann", "answers": [answer(pair["pair"])], "store": str(uuid.uuid4())}
+    response = client.post("/api/answers", json=body)
+    assert response.status_code == 409
+    assert "another store" in sentence(response)
+    body["store"] = client.get("/api/task").json()["store"]
+    assert client.post("/api/answers", json=body).status_code == 200
+    with drawn_store(tmp_path / "other.db", 4, frames=3, size=16) as other:
+        assert next_pair(client_of(other))["left"]["sheet"] != pair["left"]["sheet"]
+
+
+def test_at_every_address_a_name_must_be_known_and_an_address_need_not(store: Store) -> None:
+    from preference.labelling.serve import _hosts
+
+    known = _hosts(PageConfig(host="0.0.0.0", names=("Labels.example",)))
+    for host in ("192.168.1.20", "10.0.0.5", "localhost", socket.gethostname(), "labels.example"):
+        assert known(host)
+    assert not known("evil.example")
+    assert not _hosts(PageConfig())("192.168.1.20")
+
+
+def test_answers_to_a_store_that_was_replaced_are_not_refused_but_wait(store: Store, tmp_path: Path) -> None:
+    client = client_of(store)
+    pair = next_pair(client)["pair"]
+    path = store.database.path
+    assert path is not None
+    kept = path.with_name("kept.db")
+    path.rename(kept)
+    drawn_store(path, 1, frames=1, size=8).close()
+    assert client.post("/api/answers", json={"annotator": "ann", "answers": [answer(pair)]}).status_code == 503
+    assert client.get("/api/history?annotator=ann").status_code == 503
 
 
 def test_nobody_sees_another_persons_pair(client: TestClient) -> None:

@@ -26,8 +26,12 @@ export function get(path, query = {}) {
   return ask(words ? `${path}?${words}` : path);
 }
 
+// Which store this page is of; what is said to another one is refused.
+export const served = { store: undefined };
+
 export function post(path, document) {
-  return ask(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(document) });
+  const body = JSON.stringify({ store: served.store, ...document });
+  return ask(path, { method: "POST", headers: { "content-type": "application/json" }, body });
 }
 
 export const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));

@@ -12,9 +12,16 @@ export async function loadClip(side) {
   return side.sheet === null ? loadVideo(side) : loadSheet(side);
 }
 
+async function load(side, path) {
+  const response = await fetch(path, { credentials: "same-origin" });
+  if (response.status === 404 || response.status === 400) throw new ClipGone(side.clip, `status ${response.status}`);
+  // Anything else may pass, as when the store is out of reach: the pair is tried again.
+  if (!response.ok) throw new Error(`The clip cannot be loaded now (status ${response.status}).`);
+  return response;
+}
+
 async function loadSheet(side) {
-  const response = await fetch(side.sheet, { credentials: "same-origin" });
-  if (!response.ok) throw new ClipGone(side.clip, `status ${response.status}`);
+  const response = await load(side, side.sheet);
   let bitmap;
   try {
     bitmap = await createImageBitmap(await response.blob());
@@ -32,8 +39,7 @@ async function loadVideo(side) {
   const video = document.createElement("video");
   video.muted = true;
   video.preload = "auto";
-  const response = await fetch(side.video, { credentials: "same-origin" });
-  if (!response.ok) throw new ClipGone(side.clip, `status ${response.status}`);
+  const response = await load(side, side.video);
   const address = URL.createObjectURL(await response.blob());
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;

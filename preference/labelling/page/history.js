@@ -1,6 +1,6 @@
 // One's own answers, the newest first, to look at and to revise.
 
-import { get, post } from "./api.js";
+import { get, post, served } from "./api.js";
 import { element } from "./charts.js";
 import { loadClip } from "./clips.js";
 import { known } from "./person.js";
@@ -96,6 +96,7 @@ function entry(answer) {
 async function more() {
   byId("older").disabled = true;
   try {
+    served.store ??= (await get("/api/task")).store;
     const query = before === null ? { annotator: person } : { annotator: person, before };
     const page = await get("/api/history", query);
     before = page.before;

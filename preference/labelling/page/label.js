@@ -1,6 +1,6 @@
 // The page on which people compare: one pair at a time, the next ones ready.
 
-import { get, post } from "./api.js";
+import { get, post, served } from "./api.js";
 import { Clock } from "./clock.js";
 import { listen } from "./keys.js";
 import { Outbox } from "./outbox.js";
@@ -257,6 +257,7 @@ async function begin() {
     }
   }
   refusal = "";
+  served.store = task.store;
   kind = supply.kind = task.kind;
   byId("question").innerHTML = task.question_html; // rendered by the server from Markdown, raw HTML left out
   document.querySelectorAll(".for-clips").forEach((row) => (row.hidden = kind === "texts"));
@@ -276,7 +277,7 @@ async function begin() {
   });
   sayEmpty();
   // What was answered before a reload and has not arrived yet may still be offered.
-  for (const answer of outbox.read()) if (answer.annotator === person) supply.skipped.add(answer.pair);
+  for (const answer of outbox.mine()) if (answer.annotator === person) supply.skipped.add(answer.pair);
   outbox.send();
   await fill();
 }

@@ -1,6 +1,6 @@
 // Answers on their way: kept by the browser before they are sent, sent in order, and again after any failure.
 
-import { pause, post, Refused } from "./api.js";
+import { pause, post, Refused, served } from "./api.js";
 
 const KEY = "rllab.outbox";
 const LONGEST_WAIT = 20; // seconds
@@ -26,15 +26,20 @@ export class Outbox {
 
   write(answers) {
     localStorage.setItem(KEY, JSON.stringify(answers));
-    this.changed(answers.length);
+    this.changed();
+  }
+
+  // Those of the store that is served; others wait until theirs is served again.
+  mine() {
+    return this.read().filter((answer) => answer.store === served.store);
   }
 
   get waiting() {
-    return this.read().length;
+    return this.mine().length;
   }
 
   add(answer) {
-    this.write([...this.read(), answer]);
+    this.write([...this.read(), { ...answer, store: served.store }]);
     this.send();
   }
 
@@ -66,12 +71,12 @@ export class Outbox {
   }
 
   async sendAll() {
-    for (let answers = this.read(); answers.length; answers = this.read()) {
+    for (let answers = this.mine(), most = 50; answers.length; answers = this.mine()) {
       const { annotator } = answers[0];
-      const batch = answers.filter((answer) => answer.annotator === annotator).slice(0, 50);
+      const batch = answers.filter((answer) => answer.annotator === annotator).slice(0, most);
       this.inFlight = new Set(batch.map((answer) => answer.id));
       try {
-        const bare = batch.map(({ annotator: _, ...answer }) => answer);
+        const bare = batch.map(({ annotator: _, store: __, ...answer }) => answer);
         const { results } = await post("/api/answers", { annotator, answers: bare });
         const done = new Set(results.map((result) => result.id));
         this.write(this.read().filter((answer) => !done.has(answer.id)));
@@ -79,15 +84,17 @@ export class Outbox {
         results.filter((result) => result.status === "refused").forEach((result) => this.refused(result.error));
       } catch (error) {
         if (error instanceof Refused && error.status === 400) {
-          // Nothing that is sent again will be taken: keep the others going.
-          const bad = new Set(batch.map((answer) => answer.id));
-          this.write(this.read().filter((answer) => !bad.has(answer.id)));
-          this.refused(error.message);
+          // Sent again it will not be taken either: find the one by sending each alone, and keep the others going.
+          if (batch.length === 1) {
+            this.write(this.read().filter((answer) => answer.id !== batch[0].id));
+            this.refused(error.message);
+          }
+          most = 1;
           continue;
         }
         this.inFlight.clear();
         this.wait = Math.min(LONGEST_WAIT, Math.max(0.5, 2 * this.wait));
-        this.changed(this.waiting);
+        this.changed();
         await Promise.race([pause(this.wait), new Promise((resolve) => (this.wake = resolve))]);
       } finally {
         this.inFlight.clear();
