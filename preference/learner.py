@@ -89,8 +89,8 @@ class PreferenceLearner(Callback):
         self.watch = Watch(rows)
         self.initial_steps = self.fits = 0
         self._report: dict[str, float] = {}
-        self._changed = False
-        """Whether something was taken in that the model has not been fitted to."""
+        self._new = 0
+        """Comparisons that have come or gone since the model was fitted."""
 
     # What the training loop calls, in the order of one iteration.
 
@@ -204,7 +204,7 @@ class PreferenceLearner(Callback):
 
     def _take_in(self, answered: Answered) -> None:
         """Put what has been answered into the data."""
-        self._changed |= take_in(self.data, answered) > 0
+        self._new += take_in(self.data, answered)
         newest = self.questions.pool.newest_policy_step
         for comparison, *clips in answered.added:
             preference, expected = comparison.preference, comparison.pair.details.get("probability")
@@ -217,8 +217,19 @@ class PreferenceLearner(Callback):
 
         Returns the factor by which the critic's values have been multiplied.
         """
-        changed, self._changed = self._changed, False
+        if self._new and self.fits and not self._enough():
+            return 1.0
+        changed, self._new = self._new > 0, 0
         return self._fit(training) if self.fitting.due(changed) else 1.0
+
+    def _enough(self) -> bool:
+        """Whether as many answers are new as a teacher gives at once; at the end, any.
+
+        Fitted to each that comes, an agent would be given another reward at every step of its own.
+        """
+        if self.most_open == math.inf or self._new >= self.questions.batch_size:
+            return True
+        return self.questions.asked >= self.config.query.labels and not self.desk.open()
 
     def _wait(self, training: Training) -> float:
         """Let those who answer catch up, until few enough questions are open; the result is as that of `_learn`."""
@@ -265,7 +276,7 @@ class PreferenceLearner(Callback):
             "initial_steps": self.initial_steps,
             "fits": self.fits,
             "report": dict(self._report),
-            "changed": self._changed,
+            "new": self._new,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -278,7 +289,7 @@ class PreferenceLearner(Callback):
         self.desk.load_state_dict(state["desk"])
         self.watch.load_state_dict(state["watch"])
         self.initial_steps, self.fits = state["initial_steps"], state["fits"]
-        self._report, self._changed = dict(state["report"]), state["changed"]
+        self._report, self._new = dict(state["report"]), state["new"]
         if self.config.asynchronous or self.config.teacher == "human":
             # Going on is not exact: what was asked after the checkpoint is not asked again, and counts.
             self.questions.note_asked(self.desk.asked())

@@ -111,7 +111,7 @@ def write_token_file(
                 while batch := list(itertools.islice(remaining, _SEQUENCES_A_WRITE)):
                     joined = itertools.chain.from_iterable(itertools.chain(ids, tail) for ids in batch)
                     ids = np.fromiter(joined, np.int64)
-                    if len(ids) and not (0 <= ids.min() and ids.max() < vocabulary_size):
+                    if len(ids) and not (ids.min() >= 0 and ids.max() < vocabulary_size):
                         wrong = ids[(ids < 0) | (ids >= vocabulary_size)][0]
                         raise RllabError(f"The id {wrong} is outside the vocabulary of {vocabulary_size:,} tokens.")
                     ids.astype(dtype).tofile(file)

@@ -69,7 +69,7 @@ def window_batches(
             part = slice(first, first + blocks)
             pairs = distance <= reach[part, None, :]
             pairs &= context_texts[part, :, None] == centre_texts[part, None, :]
-            batch = np.ascontiguousarray(contexts[part])
+            batch = contexts[part].copy()
             share = min(first + blocks, len(reach)) / len(reach)
             yield WindowBatch(
                 batch, batch[:, window : window + block], pairs.astype(np.float32),

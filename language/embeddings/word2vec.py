@@ -80,7 +80,7 @@ class Word2Vec:
         layer: the output layer, with vectors of its own.
     """
 
-    def __init__(self, corpus: Corpus, config: Word2VecConfig = Word2VecConfig()) -> None:  # noqa: B008
+    def __init__(self, corpus: Corpus, config: Word2VecConfig = Word2VecConfig()) -> None:
         """Draw the first vectors, each number from ±½/d.
 
         Raises:

@@ -320,6 +320,9 @@ def test_the_agent_does_not_run_ahead_of_the_people_who_answer(tmp_path: Path) -
         )
     assert len(open_pairs) > 5
     assert max(open_pairs) <= 2
+    # Fitted at first, to each batch of four, and to what is left: not to each answer that comes.
+    fits = [row["reward/fits"] for row in Run.open(tmp_path / "run").read_metrics() if "reward/fits" in row]
+    assert 3 <= max(fits) <= 6
     with Store.open(tmp_path / "run" / STORE_FILE) as store:
         assert store.progress().answered >= 18
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("starlette")
-pytest.importorskip("httpx")
-import httpx
+pytest.importorskip("httpx2")
+import httpx2 as httpx
 from page_makers import drawn_store, text_store
 from sqlalchemy import update
 from starlette.testclient import TestClient
