@@ -445,7 +445,11 @@ def test_an_answer_is_revised_on_the_page_of_answers(server: LabellingServer, st
     until(page, "document.getElementById('announce').textContent === 'Changed.'")
     assert sorted(answers(store, 2, page)) == sorted([(numbers[0], "left"), (numbers[1], "right")])
     page.reload()
-    assert page.locator(".answers li").first.locator("[aria-pressed=true]").text_content() == "Right ▶"
+    newest = page.locator(".answers li").first
+    assert newest.locator("[aria-pressed=true]").text_content() == "Right ▶"
+    with page.expect_download() as saved:
+        newest.locator("a", has_text="left").click()
+    assert Path(saved.value.path()).read_bytes()[4:8] == b"ftyp"
 
 
 def test_the_footer_tells_of_the_training(server: LabellingServer, store: Store, visit: Visit) -> None:

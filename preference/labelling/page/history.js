@@ -89,6 +89,13 @@ function entry(answer) {
   const took = answer.seconds === null ? "" : ` · ${answer.seconds.toFixed(1)} s`;
   time.append(took + (answer.late ? " · late" : ""));
   about.append(revision(answer), time);
+  if (pair.prompt === undefined) {
+    const save = element("span", "Save as video: ", { class: "fine" });
+    for (const side of ["left", "right"]) {
+      save.append(element("a", side, { href: pair[side].video, download: `clip-${pair[side].clip}.mp4` }), " ");
+    }
+    about.append(save);
+  }
   item.append(about);
   return item;
 }
