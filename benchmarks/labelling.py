@@ -17,9 +17,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
-import httpx2 as httpx
 import numpy as np
 import tyro
 from common import console, print_machine
@@ -99,27 +100,33 @@ class Labeller(threading.Thread):
 
     def __init__(self, number: int, address: str, arguments: Arguments) -> None:
         super().__init__()
-        self.name_, self.arguments = f"labeller {number}", arguments
-        self.client = httpx.Client(base_url=address, timeout=30)
+        self.name_, self.arguments = f"labeller-{number}", arguments
+        self.place = address.removeprefix("http://")
+        # The standard library's client: eight of a fuller one in one process would mostly measure themselves.
+        self.client = HTTPConnection(self.place, timeout=30)
         self.times: dict[str, list[float]] = defaultdict(list)
 
-    def _timed(self, route: str, method: str, path: str, **document: object) -> httpx.Response:
+    def _timed(self, route: str, method: str, path: str, **document: object) -> Any:
+        body = json.dumps({"annotator": self.name_, **document}) if method == "POST" else None
         began = time.perf_counter()
-        body = {"json": {"annotator": self.name_, **document}} if method == "POST" else {}
-        response = self.client.request(method, path, **body)  # type: ignore[arg-type]
+        self.client.request(method, path, body, {"content-type": "application/json"} if body else {})
+        response = self.client.getresponse()
+        content = response.read()
         self.times[route].append(1000 * (time.perf_counter() - began))
-        response.raise_for_status()
-        return response
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status} {content[:200]!r}")
+        return None if route == "sheet" else json.loads(content)
 
     def run(self) -> None:
         """Answer."""
         ready: list[dict[str, dict[str, str]]] = []
         loaded: set[str] = set()
-        with self.client.stream("GET", f"/api/events?annotator={self.name_}") as stream:
-            lines = stream.iter_lines()
+        listening = HTTPConnection(self.place, timeout=30)
+        listening.request("GET", f"/api/events?annotator={self.name_}")
+        with listening.getresponse() as stream:
             for count in range(self.arguments.answers):
                 have = [pair["pair"] for pair in ready]
-                ready += self._timed("next", "POST", "/api/next", want=4, have=have).json()["pairs"]
+                ready += self._timed("next", "POST", "/api/next", want=4, have=have)["pairs"]
                 for pair in ready:
                     for side in ("left", "right"):
                         if pair[side]["sheet"] not in loaded:  # a browser keeps them
@@ -129,13 +136,14 @@ class Labeller(threading.Thread):
                 answer = {"id": str(uuid.uuid4()), "pair": ready.pop(0)["pair"], "choice": "left", "seconds": 1.0}
                 self._timed("answers", "POST", "/api/answers", answers=[answer])
                 if count % 10 == 9:
-                    back = self._timed("undo", "POST", "/api/undo", id=str(uuid.uuid4())).json()["pair"]
+                    back = self._timed("undo", "POST", "/api/undo", id=str(uuid.uuid4()))["pair"]
                     if back is not None:
                         ready.insert(0, back)
                     self._timed("stats", "GET", "/api/stats")
                     self._timed("history", "GET", f"/api/history?annotator={self.name_}")
                 if count % 10 == 0:
-                    next(lines)
+                    stream.readline()
+        listening.close()
 
 
 def measure(stored: int, arguments: Arguments) -> None:
@@ -155,14 +163,6 @@ def measure(stored: int, arguments: Arguments) -> None:
             for labeller in labellers:
                 labeller.join()
             seconds = time.perf_counter() - began
-            task_times = []
-            with httpx.Client(base_url=address) as client:
-                for name in ("/", "/stats", "/history"):
-                    client.get(name)
-                for _ in range(20):
-                    began = time.perf_counter()
-                    json.loads(client.get("/api/stats").content)
-                    task_times.append(1000 * (time.perf_counter() - began))
     times: dict[str, list[float]] = defaultdict(list)
     for labeller in labellers:
         for route, each in labeller.times.items():

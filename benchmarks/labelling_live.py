@@ -128,6 +128,7 @@ def main(arguments: Arguments) -> None:
                     "JSON.stringify(performance.getEntriesByName('answer-to-drawn').map(entry => entry.duration))"
                 )
             )
+            first = page.evaluate("performance.getEntriesByName('pair-shown')[0].startTime")
             browser.close()
     finally:
         process.terminate()
@@ -139,6 +140,7 @@ def main(arguments: Arguments) -> None:
         f"{arguments.env}, seed {arguments.seed}: {count} answers in {seconds:.0f} s, then {result.mean:.1f} ± "
         f"{result.std:.1f} over 100 episodes; training ended at {run.read_metrics()[-1]['return_mean']:.1f}."
     )
+    console.print(f"From opening the page to its first clip: {first:.0f} ms, the wait for a drawn one included.")
     if marks:
         console.print(
             f"From a key to the next pair: median {np.median(marks):.1f} ms, 95 % within "

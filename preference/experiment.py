@@ -18,6 +18,7 @@ from preference.clips import clip_length
 from preference.config import PreferenceConfig
 from preference.frames import frames_per_second
 from preference.inputs import Inputs, StepReader
+from preference.labelling import check_page
 from preference.learner import PreferenceLearner
 from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
@@ -87,6 +88,8 @@ def learn(
             Store.open(preference.store, task).close()
         if preference.answers is not None:
             FileTeacher(preference.answers)
+        if preference.teacher == "human" and preference.serve:
+            check_page(preference.page)
         if overwrite:
             clear_store(folder)
         with Run.create(folder, document, overwrite) as run, ExitStack() as stack:

@@ -35,6 +35,7 @@ from preference.config import PreferenceConfig
 from preference.entropy import StateEntropy
 from preference.experiment import STORE_FILE, check_budget, clear_store, constant_horizon, save_reward, task_of
 from preference.inputs import StepReader
+from preference.labelling import check_page
 from preference.learner import PreferenceLearner
 from preference.off_policy_agents import ALGORITHMS, make_agent
 from preference.off_policy_config import AGENT_DEFAULTS, OffPolicyConfig, OffPolicyRunConfig
@@ -120,6 +121,8 @@ def learn_off_policy(
     with ExitStack() as stack:
         # The folder is made last: input that cannot work leaves nothing behind.
         workshop = stack.enter_context(_Workshop(run_config))
+        if preference.teacher == "human" and preference.serve:
+            check_page(preference.page)
         check_budget(loop.steps, preference, task_of(env, workshop.reader.inputs).fps)
         if overwrite:
             clear_store(folder)

@@ -1,6 +1,7 @@
 """The labelling page: people compare clips, or texts, in a browser, while the agent trains."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from envs.errors import RllabError
@@ -21,10 +22,20 @@ def labelling_server(store: str, config: PageConfig, say: Callable[[str], None] 
     Raises:
         RllabError: there is no such store, the port is taken, or what serves pages is not installed.
     """
+    server: LabellingServer = _serve().LabellingServer(store, config, say)
+    return server
+
+
+def check_page(config: PageConfig) -> None:
+    """Raise RllabError if the page cannot be served: its port is taken, or what serves pages is not installed."""
+    _serve().listen(config).close()
+
+
+def _serve() -> ModuleType:
     try:
-        from preference.labelling.serve import LabellingServer
+        from preference.labelling import serve
     except ModuleNotFoundError as error:
         raise RllabError(
             f"The labelling page needs {error.name}, which is not installed: pip install 'rllab[labelling]'"
         ) from error
-    return LabellingServer(store, config, say)
+    return serve

@@ -31,7 +31,7 @@ class LabellingServer:
         self.config, self._say = config, say
         self.store = Store.open(store)
         try:
-            self._socket = _listen(config)
+            self._socket = listen(config)
         except BaseException:
             self.store.close()
             raise
@@ -86,8 +86,8 @@ class LabellingServer:
         self.stop()
 
 
-def _listen(config: PageConfig) -> socket.socket:
-    """Raises RllabError if the address cannot be had."""
+def listen(config: PageConfig) -> socket.socket:
+    """A socket at the address. Raises RllabError if it cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
         # Told that it is TCP, asyncio sends each answer at once (TCP_NODELAY), and not after the 40 ms that small

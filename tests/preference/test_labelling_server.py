@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -281,13 +282,20 @@ def test_the_stream_tells_how_it_stands_and_again_when_that_changes(store: Store
     assert (status["done"], status["today"], status["queue"]) == (1, 1, 3)
 
 
-def test_a_taken_port_is_named_with_what_to_do(store: Store) -> None:
+def test_a_taken_port_is_named_with_what_to_do(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(RllabError, match=f"Port {port} is in use by another program; choose another with --port"):
             labelling_server(store.url, PageConfig(port=port))
+        run = tmp_path / "run"
+        asked = ["preference", "learn", "Pendulum-v1", "--teacher", "human", "--port", str(port), "--out", str(run)]
+        assert main(asked) == 2
+        assert f"Port {port} is in use" in capsys.readouterr().err
+        assert not run.exists()
 
 
 def test_a_store_of_a_newer_version_or_none_ends_the_command_with_a_sentence(
@@ -355,3 +363,48 @@ def test_the_command_ends_at_once_though_pages_are_open(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert time.monotonic() - began < 20
+
+
+def test_an_agent_is_taught_through_the_page_that_its_training_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from learning_runs import SETTINGS, configuration
+
+    from preference.experiment import learn
+    from rllab.runs import Run
+
+    addresses: list[str] = []
+    done = threading.Event()
+
+    def remembered(store: str, config: PageConfig, say: object) -> Any:
+        server = labelling_server(store, config, lambda line: None)
+        addresses.append(server.address.rstrip("/"))
+        return server
+
+    def person() -> None:
+        while not addresses:
+            if done.wait(0.05):
+                return
+        while not done.wait(0.05):
+            try:
+                pairs = httpx.post(f"{addresses[0]}/api/next", json={"annotator": "ann", "want": 2}).json()["pairs"]
+                given = [answer(pair["pair"], choice=("left", "right")[pair["pair"] % 2]) for pair in pairs]
+                httpx.post(f"{addresses[0]}/api/answers", json={"annotator": "ann", "answers": given})
+            except httpx.TransportError:  # it is starting, or has ended
+                continue
+
+    monkeypatch.setattr("preference.beside.labelling_server", remembered)
+    thread = threading.Thread(target=person)
+    thread.start()
+    try:
+        preference = configuration("human", labels=8, serve=True, page=PLAIN)
+        learn("ppo", "Pendulum-v1", preference, out=tmp_path / "run", **{**SETTINGS, "steps": 500})
+    finally:
+        done.set()
+        thread.join()
+    assert Run.open(tmp_path / "run").read_metrics()[-1]["reward/labels"] >= 6
+    with Store.open(tmp_path / "run" / "comparisons.sqlite") as store:
+        assert set(store.progress().by_annotator) == {"ann"}
+        assert next(iter(store.statuses().values()))["phase"] == "finished"
+    with pytest.raises(httpx.TransportError):
+        httpx.get(addresses[0])
