@@ -11,7 +11,7 @@ from preference.labelling.office import Office
 from preference.store import StoreUnavailable
 
 EVERY_SECONDS = 1.0
-HURRY_SECONDS = 0.1
+HURRY_SECONDS = 0.25
 """After an answer people see at once that it has arrived, but many answers at once make one look."""
 SILENCE_SECONDS = 15.0
 """After which a comment keeps the connection alive."""

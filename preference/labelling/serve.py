@@ -43,7 +43,13 @@ class LabellingServer:
         app = create_app(Office(self.store, config), _hosts(config), door)
         self._bulletins = app.state.bulletins
         settings = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2, lifespan="on"
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=75,
+            lifespan="on",
         )
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=self._run, name="labelling page", daemon=True)
