@@ -12,8 +12,10 @@ export async function loadClip(side) {
   return side.sheet === null ? loadVideo(side) : loadSheet(side);
 }
 
+const LONGEST_LOADING = 60_000; // milliseconds
+
 async function load(side, path) {
-  const response = await fetch(path, { credentials: "same-origin" });
+  const response = await fetch(path, { credentials: "same-origin", signal: AbortSignal.timeout(LONGEST_LOADING) });
   if (response.status === 404 || response.status === 400) throw new ClipGone(side.clip, `status ${response.status}`);
   // Anything else may pass, as when the store is out of reach: the pair is tried again.
   if (!response.ok) throw new Error(`The clip cannot be loaded now (status ${response.status}).`);
@@ -32,7 +34,7 @@ async function loadSheet(side) {
     const x = (frame % side.columns) * side.width;
     const y = Math.floor(frame / side.columns) * side.height;
     context.drawImage(bitmap, x, y, side.width, side.height, 0, 0, width, height);
-  }, () => bitmap.close());
+  }, () => {}, () => bitmap.close());
 }
 
 async function loadVideo(side) {
@@ -61,19 +63,22 @@ async function loadVideo(side) {
   return new Frames(side, (context, frame, width, height) => {
     wanted = { context, frame, width, height };
     seek();
-  }, () => {
+  }, () => (wanted = null), () => {
+    wanted = null;
     video.removeAttribute("src");
     URL.revokeObjectURL(address);
   });
 }
 
 class Frames {
-  constructor(side, paint, close) {
+  // `paint` draws a frame, perhaps a moment later; `rest` gives up what is still to be drawn; `close` frees the memory.
+  constructor(side, paint, rest, close) {
     this.count = side.frames;
     this.fps = side.fps;
     this.width = side.width;
     this.height = side.height;
     this.paint = paint;
+    this.rest = rest;
     this.close = close;
   }
 

@@ -1,6 +1,6 @@
 // One's own answers, the newest first, to look at and to revise.
 
-import { get, post, served } from "./api.js";
+import { get, identifier, post, served } from "./api.js";
 import { element } from "./charts.js";
 import { loadClip } from "./clips.js";
 import { known } from "./person.js";
@@ -56,7 +56,7 @@ function revision(answer) {
   const mark = () => buttons.forEach(([choice, button]) => button.setAttribute("aria-pressed", String(choice === answer.choice)));
   async function revise(choice) {
     if (choice === answer.choice) return;
-    const id = crypto.randomUUID();
+    const id = identifier();
     const changed = { id, pair: answer.pair.pair, choice, seconds: answer.seconds, supersedes: answer.id };
     buttons.forEach(([, button]) => (button.disabled = true));
     try {

@@ -10,9 +10,13 @@ const CHOICES = ["left", "right", "tie", "skip"];
 export function listen(act) {
   document.addEventListener("keydown", (event) => {
     const meaning = KEYS[event.key];
-    if (!meaning || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (document.querySelector("dialog[open]")) return;
     const focus = document.activeElement;
+    // A held Enter presses the button that has the focus again and again.
+    if (event.repeat && event.key === "Enter" && focus?.matches?.(".choice, .undo")) event.preventDefault();
+    // Many keyboards have the brackets on the Option key.
+    const brackets = event.key === "[" || event.key === "]";
+    if (!meaning || event.ctrlKey || event.metaKey || (event.altKey && !brackets)) return;
+    if (document.querySelector("dialog[open]")) return;
     // A button that has the focus is pressed by Space; the slider moves by arrows only when it was reached by Tab.
     if (event.key === " " && focus instanceof HTMLButtonElement) return;
     if (focus instanceof HTMLInputElement && focus.type !== "range") return;

@@ -1,6 +1,6 @@
 // The page on which people compare: one pair at a time, the next ones ready.
 
-import { get, post, served } from "./api.js";
+import { get, identifier, post, served } from "./api.js";
 import { Clock } from "./clock.js";
 import { listen } from "./keys.js";
 import { Outbox } from "./outbox.js";
@@ -120,7 +120,7 @@ function choose(choice) {
   if (pair === null || performance.now() - shownAt < GUARD_MS) return;
   performance.mark("answered");
   const seconds = Math.max(0, (performance.now() - shownAt - away) / 1000);
-  const answer = { id: crypto.randomUUID(), pair: pair.pair, choice, seconds: Math.round(1000 * seconds) / 1000, annotator: person };
+  const answer = { id: identifier(), pair: pair.pair, choice, seconds: Math.round(1000 * seconds) / 1000, annotator: person };
   answered.push({ answer, pair });
   answered.splice(0, answered.length - DEEPEST_UNDO);
   refusal = "";
@@ -133,6 +133,7 @@ function choose(choice) {
 }
 
 let undoing = false;
+let undoId = null; // of an undo whose answer was lost: asked again under the same id it takes back nothing more
 async function undo() {
   if (undoing) return;
   undoing = true;
@@ -145,12 +146,15 @@ async function undo() {
       pair = last.pair;
     } else {
       if (outbox.waiting) await outbox.send();
-      const result = await post("/api/undo", { annotator: person, id: crypto.randomUUID() });
+      undoId ??= identifier();
+      const result = await post("/api/undo", { annotator: person, id: undoId });
+      undoId = null;
       pair = result.pair;
       if (result.undone === null) byId("announce").textContent = "There is nothing to take back.";
       else if (pair === null) refusal = "Taken back; that pair is not asked about any more.";
     }
-    answered.pop();
+    // Another answer may have been given meanwhile.
+    if (answered.includes(last)) answered.splice(answered.indexOf(last), 1);
     if (pair) {
       await supply.load(pair);
       supply.putBack(pair);
@@ -159,6 +163,7 @@ async function undo() {
     }
     performance.measure("undone", "undo");
   } catch (error) {
+    if (error.status >= 400 && error.status < 500) undoId = null;
     refusal = `Not taken back: ${error.message}`;
   } finally {
     undoing = false;
@@ -201,6 +206,7 @@ async function rename() {
   await supply.release().catch(() => {});
   person = name;
   answered.length = 0;
+  undoId = null;
   supply.skipped.clear();
   byId("person").textContent = person;
   footer.listen();
@@ -223,9 +229,15 @@ function act(name) {
   transport();
 }
 
-for (const choice of Object.keys(WORDS)) byId(`choose-${choice}`).onclick = () => act(choice);
-for (const name of ["undo", "play", "back", "forward", "slower", "faster", "restart", "help"]) {
-  byId(name).onclick = () => act(name);
+for (const [button, name] of [
+  ...Object.keys(WORDS).map((choice) => [`choose-${choice}`, choice]),
+  ...["undo", "play", "back", "forward", "slower", "faster", "restart", "help"].map((name) => [name, name]),
+]) {
+  byId(button).onclick = (event) => {
+    // Clicked by the mouse it would keep Space to itself, which then answers where a pause was meant.
+    if (event.detail) byId(button).blur();
+    act(name);
+  };
 }
 byId("scrubber").oninput = () => {
   clock.playing = false;

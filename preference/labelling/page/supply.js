@@ -16,6 +16,7 @@ export class Supply {
     this.empty = null;
     this.skipped = new Set(); // answered, or gone
     this.filling = null;
+    this.turn = 0; // counts the times that all were given back
   }
 
   take() {
@@ -32,6 +33,8 @@ export class Supply {
   }
 
   done(pair) {
+    // A video's frame that comes late is not to be drawn over the next pair.
+    this.loaded.get(pair.pair)?.clips.forEach((clip) => clip.rest());
     this.skipped.add(pair.pair);
     const old = [...this.loaded.keys()].filter((number) => this.skipped.has(number));
     old.slice(0, Math.max(0, old.length - KEPT)).forEach((number) => this.forget(number));
@@ -59,11 +62,14 @@ export class Supply {
     const want = AHEAD + 1;
     if (have.length >= want) return;
     const answered = [...this.skipped];
-    const { pairs, empty } = await post("/api/next", { annotator: this.person(), want, have });
+    const [annotator, turn] = [this.person(), this.turn];
+    const { pairs, empty } = await post("/api/next", { annotator, want, have });
+    // Meanwhile somebody else may sit here, or a pause have begun: then these are not theirs.
+    if (turn !== this.turn) return this.giveBack(annotator, pairs);
     this.empty = empty;
     const fresh = pairs.filter((pair) => !answered.includes(pair.pair) && !this.held().includes(pair.pair));
-    // All at once: the first is not to wait for those behind it.
     await Promise.all(fresh.map((pair) => this.load(pair)));
+    if (turn !== this.turn) return this.giveBack(annotator, pairs);
     for (const pair of fresh) if (this.loaded.has(pair.pair) && !this.held().includes(pair.pair)) this.ready.push(pair);
   }
 
@@ -80,10 +86,19 @@ export class Supply {
     }
   }
 
+  // Give all back. What is loaded goes too: the next person may see a pair's sides the other way round.
   async release() {
-    const pairs = this.held();
+    const pairs = [this.current, ...this.ready].filter((pair) => pair !== null);
+    this.turn += 1;
     this.current = null;
     this.ready = [];
-    if (pairs.length) await post("/api/release", { annotator: this.person(), pairs });
+    [...this.loaded.keys()].forEach((number) => this.forget(number));
+    await this.giveBack(this.person(), pairs);
+  }
+
+  async giveBack(annotator, pairs) {
+    const numbers = pairs.map((pair) => pair.pair);
+    numbers.forEach((number) => this.forget(number));
+    if (numbers.length) await post("/api/release", { annotator, pairs: numbers });
   }
 }
