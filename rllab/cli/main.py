@@ -9,22 +9,19 @@ where `command(argv: Sequence[str]) -> int` takes the arguments after the subcom
 code. The first line of its module's docstring is its help, read without importing the module.
 """
 
-import ast
 import contextlib
-import importlib.util
 import os
 import signal
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from shutil import get_terminal_size
 from typing import TextIO
 
 from envs.errors import RllabError
 from rllab import __version__
+from rllab.cli.subcommands import described
 
 _GROUP = "rllab.commands"
 _OWN_PACKAGES = ("envs", "rllab", "preference", "language")
@@ -72,17 +69,6 @@ def commands() -> dict[str, EntryPoint]:
     return {name: found[name] for name in names}
 
 
-def summary(entry: EntryPoint) -> str:
-    """The first line of the docstring of a subcommand's module, which is not imported; empty if there is none."""
-    try:
-        spec = importlib.util.find_spec(entry.module)
-        source = spec.loader.get_source(entry.module) if spec and spec.loader else None  # type: ignore[attr-defined]
-        docstring = ast.get_docstring(ast.parse(source or ""))
-    except (ImportError, AttributeError, SyntaxError):  # a broken plugin must not cost the others their help
-        return ""
-    return (docstring or "").partition("\n")[0]
-
-
 def _dispatch(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help", "help"):
@@ -106,15 +92,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _print_help(stream: TextIO) -> None:
-    known = commands()
-    width = max((len(name) for name in known), default=0)
     lines = ["usage: rllab COMMAND [ARGUMENTS]", "", "Train, evaluate and compare reinforcement-learning agents.", ""]
-    indent = " " * (width + 4)
-    for name, entry in known.items():
-        lines += textwrap.wrap(
-            summary(entry), get_terminal_size().columns - 1, initial_indent=f"  {name:<{width}}  ",
-            subsequent_indent=indent,
-        ) or [f"  {name}"]  # fmt: skip
+    lines += described({name: entry.module for name, entry in commands().items()})
     lines += [
         "",
         "rllab COMMAND --help   the arguments of a command",
