@@ -1,9 +1,8 @@
 """Tokenizers: train one on text, encode and decode with it, look at what it has learned."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -14,6 +13,7 @@ from envs.errors import RllabError
 from language.tokenizers.files import KINDS, find_kind, load_tokenizer
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import print_facts, print_next, print_table, quoted
+from rllab.cli.subcommands import Subcommand, Subcommands
 
 if TYPE_CHECKING:
     from language.tokenizers.tokenizer import Tokenizer
@@ -93,25 +93,6 @@ class InspectArguments:
     """How many texts of the sample to encode."""
     text: str | None = None
     """Show the tokens of this text."""
-
-
-def command(argv: Sequence[str]) -> int:
-    """`rllab language tokenizer train|encode|decode|inspect …`."""
-    name = argv[0] if argv else "--help"
-    if name in ("-h", "--help", "help"):
-        width = max(map(len, _COMMANDS))
-        print("usage: rllab language tokenizer SUBCOMMAND [ARGUMENTS]\n", __doc__, "", sep="\n")
-        for known, (arguments, _) in _COMMANDS.items():
-            print(f"  {known:<{width}}  {(arguments.__doc__ or '').partition(chr(10))[0]}")
-        print(f"\nKinds: {', '.join(KINDS)}")
-        return 0 if argv else 2
-    if name not in _COMMANDS:
-        near = get_close_matches(name, _COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_COMMANDS)}"
-        raise RllabError(f"there is no subcommand '{name}' of language tokenizer; {hint}")
-    _, run = _COMMANDS[name]
-    run(argv[1:])
-    return 0
 
 
 def _train(argv: Sequence[str]) -> None:
@@ -254,9 +235,18 @@ class _Status:
             self._status.stop()
 
 
-_COMMANDS: dict[str, tuple[type, Callable[[Sequence[str]], None]]] = {
-    "train": (TrainArguments, _train),
-    "encode": (EncodeArguments, _encode),
-    "decode": (DecodeArguments, _decode),
-    "inspect": (InspectArguments, _inspect),
-}
+def _first_line(arguments: type) -> str:
+    return (arguments.__doc__ or "").partition("\n")[0]
+
+
+command = Subcommands(
+    "language tokenizer",
+    {
+        "train": Subcommand(_first_line(TrainArguments), _train),
+        "encode": Subcommand(_first_line(EncodeArguments), _encode),
+        "decode": Subcommand(_first_line(DecodeArguments), _decode),
+        "inspect": Subcommand(_first_line(InspectArguments), _inspect),
+    },
+    f"{__doc__}\n\nKinds: {', '.join(KINDS)}",
+    "rllab language tokenizer train byte-bpe --data movie-reviews --vocabulary-size 4096 --out tokenizer",
+)

@@ -1,8 +1,7 @@
 """Word vectors: learn them from text, ask for neighbours and analogies, draw and evaluate them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,7 @@ from language.embeddings.glove import GloVeConfig
 from language.embeddings.word2vec import Word2VecConfig
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import number, print_facts, print_next, print_table, quoted
+from rllab.cli.subcommands import Subcommand, Subcommands
 
 if TYPE_CHECKING:
     from language.embeddings.vocabulary import Corpus
@@ -134,25 +134,6 @@ class EvaluateArguments:
     """How analogies are answered."""
 
 
-def command(argv: Sequence[str]) -> int:
-    """`rllab language vectors train|nearest|analogy|plot|evaluate …`."""
-    name = argv[0] if argv else "--help"
-    if name in ("-h", "--help", "help"):
-        width = max(map(len, _COMMANDS))
-        print("usage: rllab language vectors SUBCOMMAND [ARGUMENTS]\n")
-        print(__doc__, end="\n\n")
-        for known, (arguments, _) in _COMMANDS.items():
-            print(f"  {known:<{width}}  {(arguments.__doc__ or '').partition(chr(10))[0]}")
-        return 0 if argv else 2
-    if name not in _COMMANDS:
-        near = get_close_matches(name, _COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_COMMANDS)}"
-        raise RllabError(f"there is no subcommand '{name}' of language vectors; {hint}")
-    arguments, run = _COMMANDS[name]
-    run(parse(arguments, argv[1:], f"language vectors {name}"))
-    return 0
-
-
 def _train(arguments: TrainArguments) -> None:
     from language.data import open_texts
     from language.embeddings.formats import save_vectors
@@ -263,10 +244,20 @@ def _evaluate(arguments: EvaluateArguments) -> None:
     print_table(columns, rows, right=columns[1:])
 
 
-_COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
-    "train": (TrainArguments, _train),
-    "nearest": (NearestArguments, _nearest),
-    "analogy": (AnalogyArguments, _analogy),
-    "plot": (PlotArguments, _plot),
-    "evaluate": (EvaluateArguments, _evaluate),
-}
+def _subcommand(name: str, arguments: type, run: Callable[..., None]) -> Subcommand:
+    first_line = (arguments.__doc__ or "").partition("\n")[0]
+    return Subcommand(first_line, lambda argv: run(parse(arguments, argv, f"language vectors {name}")))
+
+
+command = Subcommands(
+    "language vectors",
+    {
+        "train": _subcommand("train", TrainArguments, _train),
+        "nearest": _subcommand("nearest", NearestArguments, _nearest),
+        "analogy": _subcommand("analogy", AnalogyArguments, _analogy),
+        "plot": _subcommand("plot", PlotArguments, _plot),
+        "evaluate": _subcommand("evaluate", EvaluateArguments, _evaluate),
+    },
+    __doc__,
+    "rllab language vectors train --data movie-reviews --out vectors.bin",
+)

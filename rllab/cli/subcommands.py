@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from shutil import get_terminal_size
@@ -15,13 +15,23 @@ from envs.errors import RllabError
 
 
 @dataclass(frozen=True)
+class Subcommand:
+    """One that is here already, beside others of the same module."""
+
+    summary: str
+    """What it is for, in a line."""
+    run: Callable[[Sequence[str]], object]
+    """Does it, given the arguments after its name."""
+
+
+@dataclass(frozen=True)
 class Subcommands:
     """The subcommands of `rllab NAME`."""
 
     name: str
-    modules: Mapping[str, str]
-    """By subcommand, in the order of the help, a module with a function `command(argv) -> int`, whose docstring's first
-    line says what it is for."""
+    modules: Mapping[str, str | Subcommand]
+    """By subcommand, in the order of the help: itself, or the name of a module with a function `command(argv) -> int`,
+    whose docstring's first line says what it is for."""
     summary: str
     """What the command is for."""
     example: str
@@ -45,7 +55,11 @@ class Subcommands:
             near = get_close_matches(name, self.modules, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self.modules)}"
             raise RllabError(f"there is no subcommand '{name}' of {self.name}; {hint}")
-        code: int = importlib.import_module(self.modules[name]).command(argv[1:])
+        found = self.modules[name]
+        if isinstance(found, Subcommand):
+            found.run(argv[1:])
+            return 0
+        code: int = importlib.import_module(found).command(argv[1:])
         return code
 
     def _print_help(self, stream: TextIO) -> None:
@@ -54,13 +68,14 @@ class Subcommands:
         print("\n".join([*lines, "", further, "", f"To begin: {self.example}"]), file=stream)
 
 
-def described(modules: Mapping[str, str]) -> list[str]:
-    """Lines of help: each name with the first line of its module's docstring."""
+def described(modules: Mapping[str, str | Subcommand]) -> list[str]:
+    """Lines of help: each name with its summary, or the first line of its module's docstring."""
     width = max((len(name) for name in modules), default=0)
     lines: list[str] = []
     for name, module in modules.items():
+        line = module.summary if isinstance(module, Subcommand) else summary(module)
         lines += textwrap.wrap(
-            summary(module), get_terminal_size().columns - 1, initial_indent=f"  {name:<{width}}  ",
+            line, get_terminal_size().columns - 1, initial_indent=f"  {name:<{width}}  ",
             subsequent_indent=" " * (width + 4),
         ) or [f"  {name}"]  # fmt: skip
     return lines
