@@ -155,9 +155,10 @@ def test_a_held_key_counts_once_and_one_too_soon_not_at_all(
     server: LabellingServer, store: Store, visit: Visit
 ) -> None:
     page = visit(server.address)
-    ready(page)
+    first = ready(page)
     for _ in range(5):
         page.keyboard.down("ArrowLeft")  # after the first, as a keyboard's own repetition
+    until(page, f"document.body.dataset.pair && document.body.dataset.pair !== '{first}'")
     page.wait_for_timeout(GUARD_OVER)
     for _ in range(3):
         page.keyboard.down("ArrowLeft")

@@ -26,7 +26,9 @@ let problems = [];
 let refusal = "";
 const answered = []; // {answer, pair}, the newest last
 
-const supply = new Supply(() => person, kind);
+const supply = new Supply(() => person, kind, () => {
+  if (!paused) show();
+});
 const clock = new Clock(draw);
 const outbox = new Outbox(notice, (sentence) => {
   refusal = sentence;
@@ -160,6 +162,9 @@ async function undo() {
       supply.putBack(pair);
       show();
       byId("announce").textContent = "Taken back: answer once more.";
+      // Whoever takes back several finds the one before decoded too.
+      const before = answered.at(-1);
+      if (before) supply.load(before.pair).catch(() => {});
     }
     performance.measure("undone", "undo");
   } catch (error) {

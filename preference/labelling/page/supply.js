@@ -7,11 +7,14 @@ export const AHEAD = 3;
 const KEPT = 4; // pairs whose frames stay decoded after their answer, for an undo
 
 export class Supply {
-  constructor(person, kind) {
+  // `arrived` is called when a pair is there while none is on the screen.
+  constructor(person, kind, arrived) {
     this.person = person;
     this.kind = kind;
+    this.arrived = arrived;
     this.ready = []; // loaded pairs, the next first
     this.loaded = new Map(); // by pair
+    this.loading = new Map(); // promises, by pair
     this.current = null;
     this.empty = null;
     this.skipped = new Set(); // answered, or gone
@@ -68,12 +71,26 @@ export class Supply {
     if (turn !== this.turn) return this.giveBack(annotator, pairs);
     this.empty = empty;
     const fresh = pairs.filter((pair) => !answered.includes(pair.pair) && !this.held().includes(pair.pair));
-    await Promise.all(fresh.map((pair) => this.load(pair)));
-    if (turn !== this.turn) return this.giveBack(annotator, pairs);
-    for (const pair of fresh) if (this.loaded.has(pair.pair) && !this.held().includes(pair.pair)) this.ready.push(pair);
+    // Where somebody waits, the first clips have the connection and the processor to themselves.
+    const groups = have.length ? [fresh] : [fresh.slice(0, 1), fresh.slice(1)];
+    for (const group of groups) {
+      await Promise.all(group.map((pair) => this.load(pair)));
+      if (turn !== this.turn) return this.giveBack(annotator, pairs);
+      for (const pair of group) {
+        if (this.loaded.has(pair.pair) && !this.held().includes(pair.pair)) this.ready.push(pair);
+      }
+      if (this.current === null && this.ready.length) this.arrived();
+    }
   }
 
-  async load(pair) {
+  load(pair) {
+    if (!this.loading.has(pair.pair)) {
+      this.loading.set(pair.pair, this.loadNow(pair).finally(() => this.loading.delete(pair.pair)));
+    }
+    return this.loading.get(pair.pair);
+  }
+
+  async loadNow(pair) {
     if (this.loaded.has(pair.pair)) return;
     try {
       const clips = this.kind === "texts" ? [] : await Promise.all([loadClip(pair.left), loadClip(pair.right)]);
