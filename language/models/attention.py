@@ -1,0 +1,186 @@
+"""Attention (Vaswani et al. 2017, "Attention is all you need", section 3.2), its masks, the cache of keys and values.
+
+`reference_attention` is the paper's formula; the models use torch's fused kernels, which a test holds equal to it.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from envs.errors import RllabError
+from language.models.linear import Linear
+
+
+def reference_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(QKᵀ/√d)V, as the paper's equation 1 has it.
+
+    Args:
+        queries: `[..., Q, D]`.
+        keys: `[..., K, D]`.
+        values: `[..., K, D]`.
+        mask: bool `[..., Q, K]`, true where a query may look.
+
+    Returns:
+        `[..., Q, D]`.
+    """
+    scores = queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return torch.softmax(scores, -1) @ values
+
+
+@dataclass(frozen=True)
+class AttentionMask:
+    """Which keys a query may look at."""
+
+    causal: bool = False
+    """Each query looks at keys up to its own place; keys and queries are then the same sequence."""
+    allowed: Tensor | None = None
+    """Bool `[N, 1, Q or 1, K]`, true where it may look; None where it may look everywhere. It includes `causal`."""
+
+    @classmethod
+    def of(cls, valid: Tensor | None, causal: bool = False) -> "AttentionMask":
+        """The mask of sequences with padding.
+
+        Args:
+            valid: bool `[N, K]`, true where a token is; None if all are.
+            causal: no query looks ahead.
+
+        A padded query may look at its own place, so that no row of the softmax is empty (0/0); what it gives is not
+        used.
+        """
+        if valid is None or bool(valid.all()):
+            return cls(causal)
+        keys = valid[:, None, None, :]
+        if not causal:
+            return cls(False, keys)
+        length = valid.shape[1]
+        ones = torch.ones(length, length, dtype=torch.bool, device=valid.device)
+        return cls(True, (keys & ones.tril()) | torch.eye(length, dtype=torch.bool, device=valid.device))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask, dropout: float = 0.0) -> Tensor:
+    """Attention by torch's fused kernel; shapes as for `reference_attention`."""
+    causal = mask.causal and mask.allowed is None
+    return functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask.allowed, dropout_p=dropout, is_causal=causal
+    )
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of tokens that were seen, so that the next one needs itself only.
+
+    Memory for `capacity` tokens is taken at once and written in place: a cache that grows by concatenation copies
+    itself with every token.
+    """
+
+    valid: Tensor
+    """Bool `[N, capacity]`, where a token is."""
+    positions: Tensor
+    """`[N]`, the position of the next token of each row."""
+    length: int = 0
+    """Columns that are in use, the same for all rows."""
+    all_valid: bool = False
+    """Whether no row has padding, so that no mask is needed."""
+    keys: list[Tensor] = field(default_factory=list)
+    """For each layer, `[N, heads, capacity, D]`."""
+    values: list[Tensor] = field(default_factory=list)
+    """For each layer, `[N, heads, capacity, D]`."""
+
+    @classmethod
+    def empty(cls, valid: Tensor, capacity: int) -> "KeyValueCache":
+        """For prompts `valid` `[N, P]`, padded on the left. Raises RllabError if they do not fit into the capacity."""
+        rows, length = valid.shape
+        everything = bool(valid.all())
+        if length > capacity:
+            raise RllabError(f"A cache of {capacity} tokens cannot hold prompts of {length}; make it larger.")
+        whole = torch.ones(rows, capacity, dtype=torch.bool, device=valid.device)
+        whole[:, :length] = valid
+        return cls(whole, torch.zeros(rows, dtype=torch.int64, device=valid.device), all_valid=everything)
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens a row may have, padding included."""
+        return self.valid.shape[1]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the keys and values `[N, heads, T, D]` of new tokens behind those of a layer; returns all of them."""
+        if layer == len(self.keys):
+            rows, heads, _, width = keys.shape
+            self.keys.append(keys.new_empty(rows, heads, self.capacity, width))
+            self.values.append(values.new_empty(rows, heads, self.capacity, width))
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise RllabError(f"The cache is full: it was made for {self.capacity} tokens a row.")
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def select(self, rows: Tensor) -> "KeyValueCache":
+        """The cache of some rows `[M]`, in that order; a row may come more than once."""
+        return KeyValueCache(
+            self.valid[rows], self.positions[rows], self.length, self.all_valid,
+            [keys[rows] for keys in self.keys], [values[rows] for values in self.values],
+        )  # fmt: skip
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself (section 3.2.2), queries, keys and values by one product."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.heads, self.dropout = heads, dropout
+        self.inward = Linear(width, 3 * width, bias)
+        """Queries, keys and values, in that order."""
+        self.outward = Linear(width, width, bias)
+
+    def forward(
+        self, x: Tensor, mask: AttentionMask, cache: KeyValueCache | None = None, layer: int = 0
+    ) -> Tensor:  # fmt: skip
+        """`[N, T, width]` to the same shape. With a cache, earlier tokens are looked at too, and these are added."""
+        rows, length, width = x.shape
+        whole = self.inward(x).view(rows, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        queries, keys, values = whole.unbind(0)
+        if cache is not None:
+            keys, values = cache.write(layer, keys, values)
+        mixed = attend(queries, keys, values, mask, self.dropout if self.training else 0.0)
+        out: Tensor = self.outward(mixed.transpose(1, 2).reshape(rows, length, width))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of a sequence to another, the encoder's (section 3.2.3)."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.heads, self.dropout = heads, dropout
+        self.query = Linear(width, width, bias)
+        self.key_value = Linear(width, 2 * width, bias)
+        self.outward = Linear(width, width, bias)
+
+    def memory(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `[N, heads, S, D]` of the encoder's output `[N, S, width]`: once for all steps."""
+        rows, length, width = encoded.shape
+        both = self.key_value(encoded).view(rows, length, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        keys, values = both.unbind(0)
+        return keys, values
+
+    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: AttentionMask) -> Tensor:
+        """`[N, T, width]` to the same shape."""
+        rows, length, width = x.shape
+        queries = self.query(x).view(rows, length, self.heads, width // self.heads).transpose(1, 2)
+        mixed = attend(queries, *memory, mask, self.dropout if self.training else 0.0)
+        out: Tensor = self.outward(mixed.transpose(1, 2).reshape(rows, length, width))
+        return out
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise RllabError unless the heads divide the width."""
+    if heads < 1 or width % heads:
+        raise RllabError(f"{heads} heads do not divide a width of {width}; choose a number of heads that does.")
