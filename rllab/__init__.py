@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from rllab.callbacks import Callback, StopAtReturn
     from rllab.config import TrainConfig, configure
     from rllab.experiment import TrainedRun, evaluate, load, resume, train
+    from rllab.interrupt import Interrupted
     from rllab.policies import ActorCritic, Policy, PolicyConfig
     from rllab.rollout import Batch, Rollout
-    from rllab.train import Interrupted, LoopConfig, Training
+    from rllab.train import LoopConfig, Training
 
 _HOMES = {
     "EnvConfig": "envs.make",
@@ -35,7 +36,8 @@ _HOMES = {
     **dict.fromkeys(("TrainedRun", "evaluate", "load", "resume", "train"), "rllab.experiment"),
     **dict.fromkeys(("ActorCritic", "Policy", "PolicyConfig"), "rllab.policies"),
     **dict.fromkeys(("Batch", "Rollout"), "rllab.rollout"),
-    **dict.fromkeys(("Interrupted", "LoopConfig", "Training"), "rllab.train"),
+    "Interrupted": "rllab.interrupt",
+    **dict.fromkeys(("LoopConfig", "Training"), "rllab.train"),
 }
 
 

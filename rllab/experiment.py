@@ -18,10 +18,11 @@ from rllab.checkpoints import CheckpointWarning
 from rllab.collect import EnvCollector
 from rllab.config import TrainConfig, configure
 from rllab.evaluate import EvaluationResult, Evaluator, film
+from rllab.interrupt import Interrupted
 from rllab.policies import ActorCritic
 from rllab.runs import Run, default_folder
 from rllab.threads import single_threaded
-from rllab.train import Interrupted, RewardModel, Training
+from rllab.train import RewardModel, Training
 
 EVALUATION_SEED = 0x5EED
 """Added to the run's seed, so that evaluation plays other episodes than training does."""

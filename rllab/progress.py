@@ -22,6 +22,7 @@ class Progress:
         total: the environment steps at which the training ends.
         start: the steps done before, by the run that this one resumes.
         quiet: say nothing at all.
+        shown: which numbers of the rows are shown, and the word before each.
         interval: seconds between two lines where there is no terminal.
         stream: where to write; by default the standard error if it is a terminal, else the standard output.
         clock: seconds that only go forward.
@@ -35,12 +36,14 @@ class Progress:
         *,
         start: int = 0,
         quiet: bool = False,
+        shown: Mapping[str, str] | None = None,
         interval: float = 10.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total
         self._quiet = quiet
+        self._shown = {"return_mean": "return"} if shown is None else shown
         self._stream = stream or (sys.stderr if sys.stderr.isatty() else sys.stdout)
         self._clock = clock
         self._started = clock()
@@ -55,7 +58,7 @@ class Progress:
         self._next_draw = math.inf if quiet else self._started + self._period
 
     def update(self, steps: int, row: Mapping[str, float] | None = None) -> None:
-        """Say that `steps` environment steps are done; `row` is the metrics' row, for its `return_mean`."""
+        """Say that `steps` steps are done; `row` is the metrics' row, of which some numbers are shown."""
         self._steps = steps
         if row is not None:
             self._row = row
@@ -113,9 +116,10 @@ class Progress:
             f"{percent:.0f} %",
             f"{format_count(rate)} steps/s",
         ]
-        mean_return = self._row.get("return_mean")
-        if mean_return is not None and math.isfinite(mean_return):
-            parts.append(f"return {mean_return:.4g}")
+        for name, word in self._shown.items():
+            value = self._row.get(name, math.nan)
+            if math.isfinite(value):
+                parts.append(f"{word} {format_count(value) if value >= 10_000 else f'{value:.4g}'}")
         parts.append(f"{format_duration(now - self._started)} elapsed")
         if rate > 0 and self._steps < self._total:
             parts.append(f"{format_duration((self._total - self._steps) / rate)} left")

@@ -5,12 +5,9 @@ what is put in: a collector in front, perhaps a reward model in the middle, call
 """
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +18,7 @@ from rllab.agents.agent import Agent, Metrics
 from rllab.callbacks import Callback, StopAtReturn
 from rllab.collect import Collector
 from rllab.evaluate import EvaluationResult
+from rllab.interrupt import Interrupted, deferred_signals
 from rllab.metrics import MetricsWriter
 from rllab.policies.policy import Policy
 from rllab.progress import Progress
@@ -69,14 +67,6 @@ class RewardModel(Protocol):
 
     def relabel(self, rollout: Rollout) -> Rollout:
         """The rollout with new `rewards` `[N, T]`."""
-
-
-class Interrupted(Exception):
-    """Training was asked to stop by a signal, and has saved a checkpoint."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
-        self.exit_code = 128 + signal_number
 
 
 class Training:
@@ -171,7 +161,7 @@ class Training:
             writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet)
         try:
-            with self._signals(), single_threaded(self.policy.single_threaded):
+            with deferred_signals(self._remember), single_threaded(self.policy.single_threaded):
                 for callback in self.callbacks:
                     callback.before_run(self)
                 while self.steps < self.config.steps and self.stop_reason is None and self._signal is None:
@@ -290,25 +280,9 @@ class Training:
         self._resumed, self.began_anew = True, bool(inexact)
         return inexact
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM end training after the current update; a second SIGINT at once."""
-
-        def remember(number: int, _frame: FrameType | None) -> None:
-            if self._signal is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._signal = number
-            self.note("stopping after this update, then saving a checkpoint (Ctrl-C again to stop at once)")
-
-        try:
-            before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: signals are somebody else's affair
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _remember(self, signal_number: int) -> None:
+        self._signal = signal_number
+        self.note("stopping after this update, then saving a checkpoint (Ctrl-C again to stop at once)")
 
 
 def scale_rewards(rollout: Rollout, scaling: RewardScaling) -> Rollout:

@@ -1,10 +1,12 @@
-"""Turn text into numbers: tokenizers and word vectors."""
+"""Language: tokenizers, word vectors, models that are trained on text and write it."""
 
 from rllab.cli.subcommands import Subcommands
 
 SUBCOMMANDS = {
     "tokenizer": "language.cli.tokenizer",
     "vectors": "language.cli.vectors",
+    "pretrain": "language.cli.pretrain",
+    "generate": "language.cli.generate",
 }
 command = Subcommands(
     "language", SUBCOMMANDS, __doc__,

@@ -27,9 +27,10 @@ from rllab.cli.report import report_interruption, report_run
 from rllab.cli.train import EnvOptions
 from rllab.config import TrainConfig
 from rllab.experiment import TrainedRun
+from rllab.interrupt import Interrupted
 from rllab.policies import PolicyConfig
 from rllab.runs import default_folder
-from rllab.train import Interrupted, LoopConfig
+from rllab.train import LoopConfig
 
 if TYPE_CHECKING:
     from preference.off_policy import OffPolicyRun

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from rllab.interrupt import Interrupted
 from rllab.metrics import METRICS_FILE
 from rllab.progress import Progress
-from rllab.train import Interrupted
 
 _POLL_SECONDS = 0.1
 _LAST_ROW_BYTES = 8192

@@ -14,7 +14,7 @@ from rllab.runs import Run
 from rllab.statistics import bootstrap_interval, iqm
 
 if TYPE_CHECKING:
-    from rllab.train import Interrupted
+    from rllab.interrupt import Interrupted
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Outcome:
 def report_run(path: Path, stop_reason: str | None = None, further: Sequence[tuple[str, str]] = ()) -> None:
     """Print how a training went, and what to do next: `further` purposes and commands too."""
     outcome = Outcome.of(path)
+    if "goal" in outcome.run.config:
+        _report_supervised(outcome, stop_reason, further)
+        return
     facts = [
         ("Run", str(path)),
         ("Steps", f"{outcome.steps:,} in {format_duration(outcome.seconds)} ({outcome.rate} steps/s)"),
@@ -86,6 +89,29 @@ def report_run(path: Path, stop_reason: str | None = None, further: Sequence[tup
     ]
     resume = ("train it further", f"rllab resume {run} --steps {2 * max(outcome.steps, steps_wanted)}")
     print_next([*commands, *further, resume])
+
+
+def _report_supervised(outcome: Outcome, stop_reason: str | None, further: Sequence[tuple[str, str]]) -> None:
+    """Of a run that was trained on data, whose configuration names the number it is judged by."""
+    config, path = outcome.run.config, outcome.run.path
+    goal = f"evaluation/{config['goal']}"
+    judged = [row for row in outcome.run.read_metrics() if math.isfinite(row.get(goal, math.nan))]
+    facts = [
+        ("Run", str(path)),
+        ("Steps", f"{outcome.steps:,} in {format_duration(outcome.seconds)} ({outcome.rate} steps/s)"),
+    ]
+    if stop_reason:
+        facts.append(("Stopped", stop_reason))
+    if judged:
+        best = (max if config["higher_is_better"] else min)(judged, key=lambda row: row[goal])
+        facts += [
+            (config["goal"].capitalize(), f"{number(judged[-1][goal])} on held-out data"),
+            ("Best", f"{number(best[goal])} at {int(best['steps']):,} steps"),
+        ]
+    print()
+    print_facts(facts)
+    steps = 2 * max(outcome.steps, config["loop"]["steps"])
+    print_next([*further, ("train it further", f"rllab resume {quoted(path)} --steps {steps}")])
 
 
 def report_runs(parent: Path, paths: Sequence[Path]) -> None:

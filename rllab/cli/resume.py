@@ -9,7 +9,8 @@ from rllab.cli.arguments import Flag, RunPath, parse
 from rllab.cli.console import quoted
 from rllab.cli.processes import Job, cores, run_jobs
 from rllab.cli.report import report_interruption, report_run, report_runs
-from rllab.experiment import Interrupted, resume
+from rllab.experiment import resume
+from rllab.interrupt import Interrupted
 from rllab.runs import Run, find_runs, is_run
 
 

@@ -34,9 +34,10 @@ from preference.reward_model import RewardModel
 from preference.store import Store, Task
 from rllab.callbacks import Callback
 from rllab.checkpoints import Checkpoints
+from rllab.interrupt import Interrupted
 from rllab.rollout import Rollout
 from rllab.runs import Run
-from rllab.train import Interrupted, Training
+from rllab.train import Training
 
 RUN = "6f2f4a9e-7d9e-4d8f-9d8b-0f4a5a3c2b1d"
 TASK = Task("Toy-v0", "clips", {"shape": [3], "dtype": "float32"}, {"shape": [1], "dtype": "float32"})

@@ -24,8 +24,9 @@ from preference.reward_model import RewardConfig, RewardModel
 from rllab.callbacks import Callback
 from rllab.cli.main import main
 from rllab.experiment import EVALUATION_SEED
+from rllab.interrupt import Interrupted
 from rllab.runs import Run
-from rllab.train import Interrupted, LoopConfig
+from rllab.train import LoopConfig
 
 COUNTING, IN_PARTS, PICTURES = "OffPolicyCounting-v0", "OffPolicyInParts-v0", "OffPolicyPictures-v0"
 

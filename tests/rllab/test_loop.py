@@ -15,9 +15,10 @@ from rllab.agents import PPO, PPOConfig
 from rllab.callbacks import Callback, StopAtReturn
 from rllab.collect import EnvCollector
 from rllab.evaluate import EvaluationResult
+from rllab.interrupt import Interrupted
 from rllab.rollout import Rollout
 from rllab.runs import Run
-from rllab.train import Interrupted, LoopConfig, Training
+from rllab.train import LoopConfig, Training
 
 TIMES = {"seconds", "steps_per_second"}
 

@@ -1,0 +1,115 @@
+"""A trained model on disk: its kind and configuration, its weights, and the tokenizer that goes with it.
+
+model/
+  model.json          kind, configuration, version
+  model.safetensors   weights
+  tokenizer/          see `language.tokenizers`
+"""
+
+import json
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from envs.errors import RllabError
+from language.tokenizers.files import load_tokenizer
+from language.tokenizers.tokenizer import Tokenizer
+from rllab.files import explained_write_errors, write_atomically
+
+KINDS = {
+    "gpt": ("language.models.gpt", "GPT", "GPTConfig"),
+    "bert": ("language.models.bert", "BERTForPretraining", "BERTConfig"),
+}
+"""By name: module, class, configuration."""
+MODEL_FOLDER = "model"
+"""Where a run keeps its model."""
+_CONFIG, _WEIGHTS, _TOKENIZER, _VERSION = "model.json", "model.safetensors", "tokenizer", 1
+
+
+def kind_of(model: nn.Module) -> str:
+    """A model's name. Raises RllabError if its class has none."""
+    for name, (_, model_class, _) in KINDS.items():
+        if type(model).__name__ == model_class:
+            return name
+    raise RllabError(f"A {type(model).__name__} cannot be saved as a model; there are {', '.join(KINDS)}.")
+
+
+def configuration_class(kind: str) -> type[Any]:
+    """The configuration of a kind. Raises RllabError if there is no such kind."""
+    module, _, config_class = _known(kind)
+    found: type[Any] = getattr(import_module(module), config_class)
+    return found
+
+
+def make_model(kind: str, config: Any) -> nn.Module:
+    """A model with random weights."""
+    module, model_class, _ = _known(kind)
+    found: nn.Module = getattr(import_module(module), model_class)(config)
+    return found
+
+
+def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Write a model and its tokenizer into a folder, which is made if it is not there.
+
+    Raises RllabError if the kind is not known, or the files cannot be written.
+    """
+    path = Path(folder)
+    document = {"kind": kind_of(model), "version": _VERSION, "config": asdict(model.config)}  # type: ignore[call-overload]
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with explained_write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(path / _TOKENIZER)
+        temporary = path / f".{_WEIGHTS}"
+        save_file(weights, temporary, metadata={"format": "pt"})
+        temporary.replace(path / _WEIGHTS)
+        write_atomically(path / _CONFIG, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
+    """The model and the tokenizer of a folder that `save_model` wrote, or of a run; in evaluation mode.
+
+    Raises RllabError if there is none, it is damaged or of a newer version, or the two do not belong together.
+    """
+    path = Path(folder)
+    path = path / MODEL_FOLDER if (path / MODEL_FOLDER / _CONFIG).is_file() else path
+    try:
+        document = json.loads((path / _CONFIG).read_bytes())
+        kind, version, settings = document["kind"], document["version"], document["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RllabError(
+            f"{folder} holds no trained model ({path / _CONFIG} cannot be read); give a run of "
+            "`rllab language pretrain`."
+        ) from error
+    if version > _VERSION:
+        raise RllabError(f"{path} was written by a newer version of rllab; upgrade it.")
+    try:
+        config = configuration_class(kind)(**settings)
+        with torch.device("meta"):
+            model = make_model(kind, config)
+        model.load_state_dict(load_file(path / _WEIGHTS), assign=True)
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
+        raise RllabError(f"The model in {path} is damaged ({' '.join(str(error).split())}); train it again.") from error
+    tokenizer = load_tokenizer(path / _TOKENIZER)
+    check_vocabulary(tokenizer, config.vocabulary_size)
+    return model.to(device).eval(), tokenizer
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> None:
+    """Raise RllabError if a tokenizer has another number of tokens than a model."""
+    if len(tokenizer) != vocabulary_size:
+        raise RllabError(
+            f"The tokenizer has {len(tokenizer):,} tokens and the model {vocabulary_size:,}; use the tokenizer that "
+            "the model was trained with."
+        )
+
+
+def _known(kind: str) -> tuple[str, str, str]:
+    if kind not in KINDS:
+        raise RllabError(f"There is no kind of model '{kind}'; there are {', '.join(KINDS)}.")
+    return KINDS[kind]

@@ -1,0 +1,1 @@
+"""Supervised training of the models: one loop, its schedules, its problems."""

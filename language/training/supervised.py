@@ -1,0 +1,352 @@
+"""The one supervised loop: batches, gradients, a step of the optimiser, evaluations, checkpoints.
+
+All models are trained by it. What differs is the problem: where batches come from, what the loss is, how it is judged.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from envs.errors import RllabError
+from language.training.peak import peak_operations_per_second
+from language.training.schedules import Schedule, check_schedule, schedule_factor
+from rllab.interrupt import Interrupted, deferred_signals
+from rllab.metrics import MetricsWriter
+from rllab.progress import Progress
+from rllab.runs import Run
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained."""
+
+    steps: int = 1_000
+    """Steps of the optimiser."""
+    learning_rate: float = 3e-4
+    """The highest."""
+    schedule: Schedule = "cosine"
+    """How it changes over the steps."""
+    warmup: int = 100
+    """Steps in which it rises from nearly 0."""
+    floor: float = 0.1
+    """The share of the highest that it ends with (schedules linear, cosine, slanted)."""
+    weight_decay: float = 0.01
+    """AdamW's, of matrices; biases and normalisations have none."""
+    beta_1: float = 0.9
+    """Adam's, of the mean of gradients."""
+    beta_2: float = 0.98
+    """Adam's, of the mean of their squares (Vaswani et al. 2017, section 5.3)."""
+    epsilon: float = 1e-8
+    """Adam's."""
+    clip_norm: float = 1.0
+    """The longest gradient; 0: any."""
+    accumulation: int = 1
+    """Batches a step."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes products in it where torch finds that safe; weights stay float32."""
+    compile: bool = False
+    """Whether torch.compile is used: minutes of preparation, for long trainings on a GPU."""
+    evaluation_every: int = 200
+    """Steps between evaluations; 0: at the end only."""
+    patience: int = 0
+    """Stop after so many evaluations in a row that were not the best; 0: never."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; 0: at the end and after the best evaluations only."""
+    keep_checkpoints: int = 2
+    """How many of the newest are kept beside the best."""
+    tensorboard: bool = True
+    """Write TensorBoard events beside metrics.jsonl."""
+    seed: int = 0
+    """Of weights, batches and dropout."""
+
+    def __post_init__(self) -> None:
+        check_schedule(self.schedule, self.warmup, self.floor)
+        for name in ("steps", "accumulation"):
+            if getattr(self, name) < 1:
+                raise RllabError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("evaluation_every", "patience", "checkpoint_every", "clip_norm", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise RllabError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        if self.learning_rate <= 0:
+            raise RllabError(f"learning_rate must be above 0, not {self.learning_rate}.")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a batch costs."""
+
+    total: Tensor
+    """The sum over its targets; a penalty that is a mean is multiplied by `count` before it is added."""
+    count: int
+    """Targets."""
+    tokens: int
+    """Tokens that went through the model, for rates."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Further numbers to note."""
+
+
+class Problem(Protocol[Batch]):
+    """What is learnt."""
+
+    goal: str
+    """The number of an evaluation by which the best is told."""
+    higher_is_better: bool
+    """Of the goal."""
+
+    def batch(self) -> Batch:
+        """The next one. Raises RllabError if there is nothing to learn from."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Of one batch."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """How good the model is on data that it does not learn from; called without gradients, in evaluation mode."""
+
+    def operations(self, model: nn.Module, tokens: int) -> float:
+        """Arithmetic of learning from so many tokens, for the share of the machine's peak; 0 if it is not known."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What its batches depend on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+class Group(NamedTuple):
+    """Parameters that share a learning rate."""
+
+    parameters: list[nn.Parameter]
+    """Which."""
+    scale: float = 1.0
+    """Their learning rate, as a share of the training's."""
+
+
+class SupervisedTraining(Generic[Batch]):
+    """A training as an object, and the loop `run`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        problem: Problem[Batch],
+        config: TrainingConfig,
+        *,
+        run: Run | None = None,
+        groups: Sequence[Group] | None = None,
+        before_step: Callable[["SupervisedTraining[Batch]"], None] | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            model: what is trained.
+            problem: what it learns.
+            config: how.
+            run: the folder on disk; without one nothing is written.
+            groups: parameters by learning rate; by default all that the model has, in one.
+            before_step: called before each step, such as to unfreeze layers.
+            quiet: no progress line.
+        """
+        self.model, self.problem, self.config, self.run_folder, self.quiet = model, problem, config, run, quiet
+        self.before_step = before_step
+        self.optimizer = adamw(groups or [Group(list(model.parameters()))], config)
+        self.steps = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.best: float | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        self.disappointments = 0
+        self.evaluation: dict[str, float] = {}
+        """The latest."""
+        self._signal: int | None = None
+        self._resumed = False
+        self._progress: Progress | None = None
+        self._called: Callable[..., Any] = torch.compile(model) if config.compile else model
+        if run is not None:
+            run.checkpoints.keep = config.keep_checkpoints
+        torch.manual_seed(config.seed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def run(self) -> dict[str, float]:
+        """Train until the steps are done, patience ends, or a signal arrives; the last evaluation.
+
+        Afterwards the model has the weights of the best evaluation.
+
+        Raises:
+            Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current step and a checkpoint are done.
+            RllabError: the loss or a gradient is not finite; the last checkpoint is intact.
+        """
+        writer = None
+        if self.run_folder is not None:
+            resume_steps = self.steps if self._resumed else None
+            writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
+        shown = {
+            "loss": "loss", "tokens_per_second": "tokens/s", "of_peak": "of peak",
+            f"evaluation/{self.problem.goal}": self.problem.goal,
+        }  # fmt: skip
+        self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet, shown=shown)
+        try:
+            with deferred_signals(self._remember):
+                while self.steps < self.config.steps and not self._patience_ended() and self._signal is None:
+                    self._iterate(writer)
+        finally:
+            self._progress.close()
+            if writer is not None:
+                writer.close()
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+        return self.evaluation
+
+    def _iterate(self, writer: MetricsWriter | None) -> None:
+        began = time.perf_counter()
+        if self.before_step is not None:
+            self.before_step(self)
+        row = self.step()
+        elapsed = time.perf_counter() - began
+        row |= {
+            "steps": self.steps, "seconds": self.seconds + elapsed, "tokens": self.tokens,
+            "tokens_per_second": row["tokens_of_step"] / elapsed,
+        }  # fmt: skip
+        operations = self.problem.operations(self.model, int(row.pop("tokens_of_step")))
+        if operations:
+            dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
+            peak = peak_operations_per_second(self.device.type, dtype, torch.get_num_threads())
+            row["of_peak"] = operations / elapsed / peak
+        every = self.config.evaluation_every
+        last = self.steps >= self.config.steps
+        improved = False
+        if last or (every and self.steps % every == 0):
+            improved = self._evaluate(row)
+        self.seconds += time.perf_counter() - began
+        if writer is not None:
+            writer.write(row)
+        if self._progress is not None:
+            self._progress.update(self.steps, row)
+        due = self.config.checkpoint_every and self.steps % self.config.checkpoint_every == 0
+        if last or improved or due or self._signal is not None or self._patience_ended():
+            self.save(best=improved)
+
+    def step(self) -> dict[str, float]:
+        """Learn from `accumulation` batches; numbers to note, `tokens_of_step` among them.
+
+        Raises RllabError if the loss or the gradient is not finite; the weights are then as they were before.
+        """
+        config = self.config
+        self.model.train()
+        factor = schedule_factor(config.schedule, self.steps, config.steps, config.warmup, config.floor)
+        total, count, tokens = 0.0, 0, 0
+        metrics: dict[str, float] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(config.accumulation):
+            batch = self.problem.batch()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                loss = self.problem.loss(self._called, batch)  # type: ignore[arg-type]
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            total, count, tokens = total + loss.total.item(), count + loss.count, tokens + loss.tokens
+            metrics |= loss.metrics
+        if not count:
+            raise RllabError("A batch has no targets left after filtering; look at the data, or make batches larger.")
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, 1.0 / count)
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise RllabError(
+                f"The loss was {total / count:.4g} and the gradient's norm {norm:.4g} in step {self.steps + 1:,}: "
+                "training has diverged; the last checkpoint is intact. Lower the learning rate, or clip gradients."
+            )
+        if config.clip_norm and norm > config.clip_norm:
+            torch._foreach_mul_(gradients, config.clip_norm / norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor * group["scale"]
+        self.optimizer.step()
+        self.steps += 1
+        self.tokens += tokens
+        return {
+            "loss": total / count, "learning_rate": config.learning_rate * factor, "gradient_norm": norm,
+            "tokens_of_step": tokens, **metrics,
+        }  # fmt: skip
+
+    def _evaluate(self, row: dict[str, float]) -> bool:
+        self.evaluation = self.judged()
+        row |= {f"evaluation/{name}": value for name, value in self.evaluation.items()}
+        value = self.evaluation[self.problem.goal]
+        better = self.best is None or (value > self.best if self.problem.higher_is_better else value < self.best)
+        improved = math.isfinite(value) and better
+        if improved:
+            self.best, self.disappointments = value, 0
+            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.disappointments += 1
+        return improved
+
+    def judged(self) -> dict[str, float]:
+        """Evaluate now."""
+        self.model.eval()
+        with torch.no_grad():
+            return self.problem.evaluate(self.model)
+
+    def _patience_ended(self) -> bool:
+        return 0 < self.config.patience <= self.disappointments
+
+    def _remember(self, signal_number: int) -> None:
+        self._signal = signal_number
+        if self._progress is not None:
+            self._progress.note("stopping after this step, then saving a checkpoint (Ctrl-C again to stop at once)")
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint, if there is a run folder."""
+        if self.run_folder is not None:
+            reason = "patience" if self._patience_ended() else None
+            self.run_folder.checkpoints.save(self.steps, self.state_dict(), best=best, metadata={"stop_reason": reason})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly as if never stopped."""
+        return {
+            "model": self.model.state_dict(),
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "problem": self.problem.state_dict(),
+            "random": torch.get_rng_state(),
+            "loop": {
+                "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "best": self.best,
+                "disappointments": self.disappointments,
+            },
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.model.load_state_dict(state["model"])
+        self.best_weights = state["best_weights"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.problem.load_state_dict(state["problem"])
+        torch.set_rng_state(state["random"])
+        loop = state["loop"]
+        self.steps, self.tokens, self.seconds = loop["steps"], loop["tokens"], loop["seconds"]
+        self.best, self.disappointments = loop["best"], loop["disappointments"]
+        self._resumed = True
+
+
+def adamw(groups: Iterable[Group], config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with decay on matrices only, each group's learning rate scaled."""
+    parts = []
+    for group in groups:
+        for decays in (True, False):
+            chosen = [p for p in group.parameters if p.requires_grad and (p.ndim >= 2) == decays]
+            if chosen:
+                decay = config.weight_decay if decays else 0.0
+                parts.append({"params": chosen, "weight_decay": decay, "scale": group.scale})
+    return torch.optim.AdamW(
+        parts, lr=config.learning_rate, betas=(config.beta_1, config.beta_2), eps=config.epsilon, fused=True
+    )

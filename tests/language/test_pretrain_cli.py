@@ -1,0 +1,123 @@
+"""`rllab language pretrain` and `generate`: a run that can be gone on with, text as it comes, clear refusals."""
+
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs.errors import RllabError
+from language.cli.main import command
+from language.models.folder import load_model
+from rllab.cli.main import main
+from rllab.experiment import resume
+from rllab.runs import Run
+
+SIZE = [
+    "--layers", "1", "--heads", "2", "--width", "16", "--context", "32", "--length", "16", "--vocabulary-size", "300",
+    "--batch-size", "4", "--steps", "6", "--warmup", "2", "--evaluation-every", "3", "--checkpoint-every", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lines of made-up sentences, enough for each part of the split."""
+    chosen = random.Random(0)
+    words = [
+        "the",
+        "a",
+        "film",
+        "plot",
+        "actor",
+        "scene",
+        "was",
+        "is",
+        "seems",
+        "good",
+        "bad",
+        "slow",
+        "funny",
+        "and",
+        "but",
+        "very",
+        "never",
+    ]
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(" ".join(chosen.choices(words, k=12)) for _ in range(400)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert command(["pretrain", "gpt", str(texts), "--out", str(out), "--quiet", *SIZE]) == 0
+    return out
+
+
+def test_a_run_has_what_the_agents_runs_have_and_the_model(trained: Path) -> None:
+    run = Run.open(trained)
+    assert [row["steps"] for row in run.read_metrics()] == [1, 2, 3, 4, 5, 6]
+    assert run.checkpoints.latest() == 6
+    model, tokenizer = load_model(trained)
+    assert model.config.vocabulary_size == len(tokenizer) == run.config["model"]["vocabulary_size"] == 300
+    assert not model.training
+
+
+def test_a_finished_run_goes_on_with_more_steps_as_one_that_had_them_from_the_start(
+    texts: Path, tmp_path: Path
+) -> None:
+    arguments = ["pretrain", "gpt", str(texts), "--quiet", "--schedule", "constant", *SIZE]
+    command([*arguments, "--out", str(tmp_path / "short"), "--steps", "4"])
+    resume(tmp_path / "short", steps=6, quiet=True)
+    command([*arguments, "--out", str(tmp_path / "long")])
+    ours, theirs = (load_model(tmp_path / name)[0].state_dict() for name in ("short", "long"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_text_is_written_for_prompts_and_for_lines(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(["generate", str(trained), "--prompt", "the film", "--maximum-new-tokens", "8"]) == 0
+    written = capsys.readouterr().out
+    assert written.startswith("the film")
+    assert written.endswith("\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("the film\n"))
+    assert command(["generate", str(trained), "--maximum-new-tokens", "8"]) == 0
+    assert capsys.readouterr().out == written
+    assert command(["generate", str(trained), "--prompt", "the film", "--temperature", "0", "--beams", "2"]) == 0
+
+
+def test_what_cannot_work_is_one_sentence_with_exit_code_2(
+    trained: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("one line\n")
+    cases = {
+        "there are gpt": ["pretrain", "elephant"],
+        "longer than the model's context": ["pretrain", "gpt", str(texts), *SIZE, "--length", "64"],
+        "3 heads do not divide": ["pretrain", "gpt", str(texts), *SIZE, "--heads", "3"],
+        "already holds a run": ["pretrain", "gpt", str(texts), "--out", str(trained), *SIZE],
+        "holds no trained model": ["generate", str(tmp_path), "--prompt", "a"],
+        "No text falls into": [
+            "pretrain", "gpt", str(tmp_path / "short.txt"), "--out", str(tmp_path / "r"), "--tokenizer",
+            str(trained / "tokenizer"), *SIZE,
+        ],
+    }  # fmt: skip
+    for said, arguments in cases.items():
+        assert main(["language", *arguments]) == 2, said
+        error = capsys.readouterr().err
+        assert said in error
+        assert "Traceback" not in error
+
+
+def test_a_model_with_another_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(trained / "model", copy)
+    document = json.loads((copy / "model.json").read_text())
+    document["config"]["vocabulary_size"] = 301
+    (copy / "model.json").write_text(json.dumps(document))
+    with pytest.raises(RllabError, match="damaged"):
+        load_model(copy)
