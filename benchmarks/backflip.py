@@ -7,7 +7,7 @@ model. At the end the last policy plays an episode of 1000 steps, which is filme
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Arguments:
     """Questions."""
     steps: int = 1_000_000
     """Environment steps."""
+    episode: int = 200
+    """Steps of an episode in training: whoever has fallen on their back learns no more until the next one begins."""
     seed: int = 0
     """The seed of the run."""
     out: Path = Path("runs/backflip")
@@ -80,10 +82,10 @@ def main(arguments: Arguments) -> None:
     if not (arguments.out / "config.json").exists():
         learn(
             "ppo", "Hopper-v5", preference, teacher=RotationCounter(), out=arguments.out, seed=arguments.seed,
-            steps=arguments.steps, evaluation_every=0,
+            steps=arguments.steps, evaluation_every=0, max_episode_steps=arguments.episode,
         )  # fmt: skip
     policy, config, step = load_with_config(arguments.out, "latest")
-    env = make_single(config.env, render_mode="rgb_array")
+    env = make_single(replace(config.env, max_episode_steps=1000), render_mode="rgb_array")
     observation, _ = env.reset(seed=0)
     angles, frames, truncated = [float(observation[ANGLE])], [], False
     while not truncated:

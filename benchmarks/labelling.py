@@ -54,8 +54,9 @@ class Arguments:
 def fill(store: Store, answered: int, open_pairs: int) -> None:
     """Clips with frames, pairs that three people have answered, and pairs that wait."""
     generator = np.random.default_rng(0)
-    # A ground with a grain of its own, and something that moves over it: some 40 KiB, as real clips have.
-    frames = generator.integers(90, 130, (1, 256, 256, 1), np.uint8).repeat(50, axis=0).repeat(3, axis=3)
+    # A chequered ground, and something that moves over it: some 40 KiB, as real clips have.
+    squares = generator.integers(90, 130, (1, 32, 32, 1), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    frames = squares.repeat(50, axis=0).repeat(3, axis=3)
     for number, frame in enumerate(frames):
         frame[100:140, 4 * number : 4 * number + 40] = (220, 60, 40)
     sheet = encode_sheet(frames, fps=30.0)

@@ -1,5 +1,6 @@
 """The page's server: files, JSON, and a stream of how it stands."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from envs.errors import RllabError
@@ -27,6 +28,8 @@ from preference.store import StoreUnavailable
 PAGE = Path(__file__).parent / "page"
 PAGES = {"/": "label.html", "/stats": "stats.html", "/history": "history.html"}
 FILES = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in (".js", ".css", ".svg")}
+VERSION = hashlib.sha256(b"".join(path.read_bytes() for path in FILES.values())).hexdigest()[:16]
+"""Of the files: part of their addresses, so that a browser asks for each but once until one of them has changed."""
 MOST_ANSWERS, MOST_HISTORY = 100, 100
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 NEVER = {"cache-control": "no-store"}
@@ -57,13 +60,14 @@ def create_app(office: Office, hosts: Callable[[str], bool], door: Door | None =
             videos.close()
 
     async def page(request: Request) -> Response:
-        return FileResponse(PAGE / PAGES[request.url.path], headers={"cache-control": "no-cache"})
+        html = (PAGE / PAGES[request.url.path]).read_text(encoding="utf-8")
+        return HTMLResponse(html.replace('"/page/', f'"/page/{VERSION}/'), headers={"cache-control": "no-cache"})
 
     async def file(request: Request) -> Response:
         path = FILES.get(request.path_params["name"])
         if path is None:
             return refused(404, "There is no such file.")
-        return FileResponse(path, headers={"cache-control": "no-cache"})
+        return FileResponse(path, headers=FOR_EVER if request.path_params["version"] == VERSION else NEVER)
 
     async def sheet(request: Request) -> Response:
         data, _ = await run_in_threadpool(office.lookup.sheet, number(request.path_params, "number"))
@@ -106,7 +110,7 @@ def create_app(office: Office, hosts: Callable[[str], bool], door: Door | None =
     get, post = _readers(office), _writers(office)
     routes = [
         *(Route(path, page) for path in PAGES),
-        Route("/page/{name}", file),
+        Route("/page/{version}/{name}", file),
         Route("/api/task", reading(lambda query: task)),
         *(Route(path, reading(handler)) for path, handler in get.items()),
         *(Route(path, writing(handler), methods=["POST"]) for path, handler in post.items()),

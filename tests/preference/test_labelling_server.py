@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 from envs.errors import RllabError
 from preference import schema
 from preference.labelling import labelling_server
-from preference.labelling.app import create_app
+from preference.labelling.app import VERSION, create_app
 from preference.labelling.office import Office
 from preference.labelling.security import LARGEST_BODY, MOST_WRONG, Door
 from preference.labelling.settings import PageConfig
@@ -82,9 +82,9 @@ def test_a_page_is_served_with_a_policy_that_lets_only_its_own_code_run(client: 
 
 def test_every_file_that_the_pages_name_is_there_and_no_other_can_be_had(client: TestClient) -> None:
     for name in ("style.css", "label.js", "stats.js", "history.js", "icon.svg", "clock.js"):
-        assert client.get(f"/page/{name}").status_code == 200
+        assert client.get(f"/page/{VERSION}/{name}").status_code == 200
     for path in (
-        "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page/label.html.py", "/page/__init__.py", "/page//etc/passwd",
+        "/page/1/..%2fapp.py", "/page/%2e%2e/app.py", "/page/1/label.html.py", "/page/1/__init__.py", "/page//etc/passwd",
         "/page/....//app.py", "/api/clips/..%2f1/sheet", "/api/clips/1/../../store.db", "/etc/passwd",
     ):  # fmt: skip
         assert client.get(path).status_code == 404
@@ -181,7 +181,7 @@ def test_only_json_from_the_page_itself_is_taken(client: TestClient) -> None:
 def test_without_the_token_there_is_nothing_and_it_opens_the_door_once(store: Store) -> None:
     told: list[str] = []
     client = client_of(store, Door(told.append))
-    for path in ("/", "/page/label.js", "/api/task", "/api/clips/1/sheet"):
+    for path in ("/", "/page/1/label.js", "/api/task", "/api/clips/1/sheet"):
         assert client.get(path).status_code == 401
     assert client.get("/?token=wrong").status_code == 401
     response = client.get(f"/?token={told[0]}")
