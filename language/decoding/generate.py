@@ -106,7 +106,7 @@ def stream(
     _check_ids(model, config, tokenizer)
     if config.beams > 1:
         raise RllabError("The text of beam search is known at its end only and cannot be streamed; use one beam.")
-    tokens, valid = pad_left([list(prompt)])
+    tokens, valid = pad_left([prompt])
     device = next(iter(_parameters(model)), tokens).device
     sampler = Sampler(model, tokens.to(device), valid.to(device), config, further=further)
     return _pieces(sampler, _Writer(tokenizer, prompt, config))

@@ -1,5 +1,6 @@
 """What a model offers so that text can be generated with it, and checks of what it is given."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +15,7 @@ class Decodable(Protocol):
 
     Its state is its own business (a cache of keys and values, the hidden states of an LSTM). Where prompts differ in
     length, what it says of a row must equal what it says of that row alone: padding is neither looked at nor counted in
-    positions.
+    positions. It is called in torch's inference mode, so it must not keep tensors that it makes then for training.
     """
 
     @property
@@ -92,12 +93,12 @@ def check_prompts(model: Decodable, tokens: Tensor, valid: Tensor | None, maximu
     return valid
 
 
-def pad_left(rows: "list[list[int]]", padding: int = 0) -> tuple[Tensor, Tensor]:
+def pad_left(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
     """Prompts of different lengths as one tensor `[N, P]`, padded on the left, and where its tokens are, bool `[N, P]`.
 
     Raises RllabError if there are no rows, or one is empty.
     """
-    if not rows or not all(rows):
+    if not rows or not all(map(len, rows)):
         raise RllabError(
             "There must be at least one prompt and one token in each; begin with a token that starts texts."
         )

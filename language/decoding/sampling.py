@@ -90,6 +90,7 @@ class Sampler:
         self._rows = torch.arange(count, device=device)
         self._running = torch.ones(count, dtype=torch.bool, device=device)
         self._finished = torch.zeros(count, dtype=torch.bool, device=device)
+        self._alive = count
         self._left: list[_Part] = []
         self._logits, self._state = model.begin(tokens, valid, columns)
         self._last: Tensor | None = None
@@ -97,7 +98,7 @@ class Sampler:
     @property
     def is_done(self) -> bool:
         """Whether all rows have ended, or have as many tokens as they may."""
-        return self._column == self._tokens.shape[1] or not bool(self._running.any())
+        return self._column == self._tokens.shape[1] or self._alive == 0
 
     @torch.inference_mode()
     def advance(self) -> NewTokens:
@@ -122,6 +123,7 @@ class Sampler:
         """End rows after a step: bool `[R]`, for the rows of that step. Those that have ended already are let be."""
         self._finished[self._rows] |= ended & self._running
         self._running = self._running & ~ended
+        self._alive = int(self._running.sum())
 
     def result(self) -> Generated:
         """What has been generated so far."""
@@ -163,7 +165,7 @@ class Sampler:
     def _shrink(self) -> None:
         """Leave rows that have ended out of the batch, once they are half of it."""
         assert self._last is not None
-        if 2 * int(self._running.sum()) > len(self._rows):
+        if 2 * self._alive > len(self._rows):
             return
         self._left.append(self._part())
         places = self._running.nonzero()[:, 0]

@@ -124,8 +124,13 @@ class KeyValueCache:
         """The cache of some rows `[M]`, in that order; a row may come more than once."""
         return KeyValueCache(
             self.valid[rows], self.positions[rows], self.length, self.all_valid,
-            [keys[rows] for keys in self.keys], [values[rows] for values in self.values],
+            [self._selected(keys, rows) for keys in self.keys], [self._selected(values, rows) for values in self.values],
         )  # fmt: skip
+
+    def _selected(self, whole: Tensor, rows: Tensor) -> Tensor:
+        chosen = whole.new_empty(len(rows), *whole.shape[1:])
+        chosen[:, :, : self.length] = whole[rows, :, : self.length]  # what is not in use need not be copied
+        return chosen
 
 
 class SelfAttention(nn.Module):
