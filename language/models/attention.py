@@ -122,10 +122,8 @@ class KeyValueCache:
 
     def select(self, rows: Tensor) -> "KeyValueCache":
         """The cache of some rows `[M]`, in that order; a row may come more than once."""
-        return KeyValueCache(
-            self.valid[rows], self.positions[rows], self.length, self.all_valid,
-            [self._selected(keys, rows) for keys in self.keys], [self._selected(values, rows) for values in self.values],
-        )  # fmt: skip
+        keys, values = ([self._selected(whole, rows) for whole in part] for part in (self.keys, self.values))
+        return KeyValueCache(self.valid[rows], self.positions[rows], self.length, self.all_valid, keys, values)
 
     def _selected(self, whole: Tensor, rows: Tensor) -> Tensor:
         chosen = whole.new_empty(len(rows), *whole.shape[1:])
