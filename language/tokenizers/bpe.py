@@ -18,7 +18,7 @@ from language.tokenizers.pipeline import Piece, Pipeline, Splitting, unknown_cha
 from language.tokenizers.pretokenisers import PreTokeniser, PreTokeniserName
 from language.tokenizers.settings import from_settings, to_settings
 from language.tokenizers.special import UNKNOWN_ONLY, SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class BPE(Tokenizer):
             Splitting(Normaliser(config.normaliser), PreTokeniser(config.pretokeniser)),
             self._segment,
             self.tokens,
-            {token: vocabulary[token] for token in config.special.tokens()},
+            self.special_ids,
         )
 
     @classmethod
@@ -93,16 +93,8 @@ class BPE(Tokenizer):
             start += length
         return pieces
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
-        self.check_ids(ids)
-        special = set() if keep_special else set(self.special.tokens())
-        tokens = [token for token_id in ids if (token := self.tokens[token_id]) not in special]
+        tokens = self.spoken(ids, keep_special)
         mark = self.config.end_of_word
         if not mark:
             return " ".join(tokens)
@@ -116,11 +108,10 @@ class BPE(Tokenizer):
         return None
 
     def to_huggingface(self) -> dict[str, Any]:
-        special = self.special.tokens()
         mark = self.config.end_of_word
         return tokenizer_document(
             bpe_model(self.vocabulary, self.merges, unknown=self.special.unknown, end_of_word=mark or None),
-            {token: self.vocabulary[token] for token in special},
+            self.special_ids,
             normaliser=Normaliser(self.config.normaliser).to_huggingface(),
             pretokeniser=PreTokeniser(self.config.pretokeniser).to_huggingface(),
             decoder={"type": "BPEDecoder", "suffix": mark} if mark else None,

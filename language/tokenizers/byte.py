@@ -73,7 +73,7 @@ class ByteLevel(Tokenizer):
     def to_huggingface(self) -> dict[str, Any]:
         return tokenizer_document(
             bpe_model(self.vocabulary, ()),
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             pretokeniser=byte_level(split=False),
             decoder=byte_level(split=False),
         )

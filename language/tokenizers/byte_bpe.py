@@ -22,7 +22,7 @@ from language.tokenizers.pipeline import Piece, Pipeline, Splitting
 from language.tokenizers.pretokenisers import PreTokeniser
 from language.tokenizers.settings import from_settings, to_settings
 from language.tokenizers.special import SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's one special token."""
@@ -75,7 +75,7 @@ class ByteLevelBPE(Tokenizer):
             Splitting(Normaliser(config.normaliser), PreTokeniser(config.pattern)),
             self._segment,
             self.tokens,
-            {token: vocabulary[token] for token in config.special.tokens()},
+            self.special_ids,
         )
 
     @classmethod
@@ -155,12 +155,6 @@ class ByteLevelBPE(Tokenizer):
             start = end
         return pieces
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """The text of some ids; bytes that are no UTF-8, such as half a character, become U+FFFD."""
         return decode_bytes(self, ids, keep_special)
@@ -169,7 +163,7 @@ class ByteLevelBPE(Tokenizer):
         split = PreTokeniser(self.config.pattern).to_huggingface()
         return tokenizer_document(
             bpe_model(self.vocabulary, self.merges),
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             normaliser=Normaliser(self.config.normaliser).to_huggingface(),
             # GPT-2's pattern is built in; another one splits first.
             pretokeniser=byte_level() if self.config.pattern == "gpt2" else sequence(split, byte_level(split=False)),
@@ -192,7 +186,4 @@ def byte_level(split: bool = True) -> dict[str, Any]:
 
 def decode_bytes(tokenizer: Tokenizer, ids: Sequence[int], keep_special: bool) -> str:
     """The text of ids whose tokens are bytes written as characters."""
-    tokenizer.check_ids(ids)
-    special = set() if keep_special else set(tokenizer.special.tokens())
-    tokens = (token for token_id in ids if (token := tokenizer.tokens[token_id]) not in special)
-    return read_bytes(tokens).decode("utf-8", "replace")
+    return read_bytes(tokenizer.spoken(ids, keep_special)).decode("utf-8", "replace")

@@ -11,7 +11,7 @@ from language.tokenizers.pipeline import Piece, Pipeline, Splitting, unknown_cha
 from language.tokenizers.pretokenisers import PreTokeniser
 from language.tokenizers.settings import from_settings, to_settings
 from language.tokenizers.special import UNKNOWN_ONLY, SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CharacterLevel(Tokenizer):
             Splitting(Normaliser(config.normaliser), PreTokeniser("characters")),
             self._segment,
             self.tokens,
-            {token: vocabulary[token] for token in config.special.tokens()},
+            self.special_ids,
         )
 
     @classmethod
@@ -69,16 +69,8 @@ class CharacterLevel(Tokenizer):
             raise unknown_character(word)
         return [(token_id, 0, 1)]
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
-        self.check_ids(ids)
-        special = set() if keep_special else set(self.special.tokens())
-        return "".join(token for token_id in ids if (token := self.tokens[token_id]) not in special)
+        return "".join(self.spoken(ids, keep_special))
 
     def engine_refusal(self) -> str | None:
         return "it needs an unknown token" if self._unknown is None else None
@@ -88,7 +80,7 @@ class CharacterLevel(Tokenizer):
             # Where there is no unknown token, the field names one that the vocabulary lacks: unknown characters are
             # refused there too.
             {"type": "WordLevel", "vocab": self.vocabulary, "unk_token": self.special.unknown or "<unk>"},
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             normaliser=Normaliser(self.config.normaliser).to_huggingface(),
             pretokeniser=PreTokeniser("characters").to_huggingface(),
             decoder={"type": "Fuse"},

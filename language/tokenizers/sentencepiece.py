@@ -22,7 +22,7 @@ from language.tokenizers.sentencepiece_charsmap import nfkc_charsmap
 from language.tokenizers.sentencepiece_stream import NFKC, SPACE, StreamNormaliser, StreamSplitter, decoder_part
 from language.tokenizers.sentencepiece_training import BYTES, ModelName, SentencePieceConfig, assemble, train_model
 from language.tokenizers.special import SpecialTokenMatcher, SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.tokenizers.unigram import NEVER, unigram_model
 from language.tokenizers.unigram_model import UNKNOWN, UnigramModel, express_unknown
 from language.tokenizers.unigram_sampling import Regulariser
@@ -56,7 +56,6 @@ class SentencePiece(Tokenizer):
             raise RllabError("The model has a token twice; train it again.")
         super().__init__(vocabulary, special or _special_of(model))
         self.model = model
-        special_ids = {token: vocabulary[token] for token in self.special.tokens()}
         self._byte_ids = [vocabulary[token] for token in BYTES] if model.trainer.byte_fallback else None
         self._byte_values = {token_id: byte for byte, token_id in enumerate(self._byte_ids or ())}
         self._pieces = {piece.token: piece.score for piece in model.pieces if piece.type == PieceType.NORMAL}
@@ -68,8 +67,8 @@ class SentencePiece(Tokenizer):
         normaliser = StreamNormaliser.of(model.normalizer)
         whole = any(SPACE in piece[1:] for piece in self._pieces)
         self._splitting = Splitting(normaliser, StreamSplitter("none", whole))
-        self._pipeline = Pipeline(self._splitting, self._segment, self.tokens, special_ids)
-        self._matcher = SpecialTokenMatcher(special_ids)
+        self._pipeline = Pipeline(self._splitting, self._segment, self.tokens, self.special_ids)
+        self._matcher = SpecialTokenMatcher(self.special_ids)
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -140,12 +139,6 @@ class SentencePiece(Tokenizer):
         assert self.special.unknown is not None
         return express_unknown(word, pieces, self.vocabulary[self.special.unknown], self._byte_ids)
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def _regulariser(self) -> Regulariser:
         if self._unigram is None:
             raise RllabError("Only Unigram models have other segmentations than the best; train sentencepiece-unigram.")
@@ -202,7 +195,7 @@ class SentencePiece(Tokenizer):
             model["fuse_unk"] = True
         return tokenizer_document(
             model,
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             normaliser=self._splitting.normaliser.to_huggingface(),
             pretokeniser=self._splitting.pretokeniser.to_huggingface(),
             decoder=decoder_part(self.model.normalizer.add_dummy_prefix, fallback),

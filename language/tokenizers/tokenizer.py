@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from envs.errors import RllabError
 from language.tokenizers.engine import RustEngine, is_installed
 from language.tokenizers.files import read_tokenizer, write_tokenizer
 from language.tokenizers.special import SpecialTokens
+
+if TYPE_CHECKING:
+    from language.tokenizers.pipeline import Pipeline
 
 Engine: TypeAlias = Literal["auto", "rust", "python"]
 """What encodes a batch: the Rust engine of Hugging Face `tokenizers`, this package, or the first if it is installed."""
@@ -39,6 +42,8 @@ class Tokenizer(ABC):
 
     kind: ClassVar[str]
     """The name by which the command and saved folders call it."""
+    _pipeline: "Pipeline"
+    """From a text to pieces; each kind makes its own."""
 
     def __init__(self, vocabulary: dict[str, int], special: SpecialTokens) -> None:
         """Keep a vocabulary.
@@ -62,16 +67,16 @@ class Tokenizer(ABC):
             if token not in vocabulary:
                 raise RllabError(f"The vocabulary has no special token '{token}'; add it, or leave it out.")
 
-    @abstractmethod
     def encode(self, text: str) -> Encoding:
         """The text as tokens with offsets.
 
         Raises RllabError if the vocabulary cannot express it and there is no token for the unknown.
         """
+        return self._pipeline.encode(text)
 
-    @abstractmethod
     def ids(self, text: str) -> list[int]:
         """The ids alone, the quick way; the same as `encode(text).ids`."""
+        return self._pipeline.ids(text)
 
     @abstractmethod
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
@@ -122,6 +127,11 @@ class Tokenizer(ABC):
     def _rust_engine(self) -> RustEngine:
         return RustEngine(self.to_huggingface())
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of the special tokens."""
+        return {token: self.vocabulary[token] for token in self.special.tokens()}
+
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raise RllabError if one of the ids is none of the vocabulary's."""
         for token_id in ids:
@@ -130,6 +140,15 @@ class Tokenizer(ABC):
                     f"There is no token with the id {token_id}; the vocabulary's ids go from 0 to "
                     f"{len(self.tokens) - 1}. Was it encoded by another tokenizer?"
                 )
+
+    def spoken(self, ids: Sequence[int], keep_special: bool) -> list[str]:
+        """The tokens of some ids, without the special ones unless they are kept.
+
+        Raises RllabError if there is no such id.
+        """
+        self.check_ids(ids)
+        left_out = set() if keep_special else set(self.special.tokens())
+        return [token for token_id in ids if (token := self.tokens[token_id]) not in left_out]
 
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `rllab.json` into a folder, which is made if it is not there.

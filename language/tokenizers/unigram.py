@@ -18,7 +18,7 @@ from language.tokenizers.pipeline import Piece, Pipeline, Splitting
 from language.tokenizers.pretokenisers import PreTokeniser, PreTokeniserName
 from language.tokenizers.settings import from_settings, to_settings
 from language.tokenizers.special import UNKNOWN_ONLY, SpecialTokenMatcher, SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.tokenizers.unigram_model import UnigramModel, express_unknown
 from language.tokenizers.unigram_sampling import Regulariser
 from language.tokenizers.unigram_training import Fitting, covered, train_unigram
@@ -72,7 +72,7 @@ class Unigram(Tokenizer):
         """
         super().__init__(vocabulary, config.special)
         self.config = config
-        special = {token: vocabulary[token] for token in config.special.tokens()}
+        special = self.special_ids
         self.scores = {token: float(scores[token]) for token in vocabulary if token not in special}
         """The log-probability of each piece."""
         splitting = Splitting(Normaliser(config.normaliser), PreTokeniser(config.pretokeniser))
@@ -108,12 +108,6 @@ class Unigram(Tokenizer):
         unknown = self.special.unknown
         return express_unknown(word, pieces, None if unknown is None else self.vocabulary[unknown])
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def sample(
         self, text: str, generator: np.random.Generator, alpha: float = 0.1, candidates: int | None = None
     ) -> list[int]:
@@ -140,9 +134,7 @@ class Unigram(Tokenizer):
 
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """The tokens of some ids put together: the text, where the pre-tokeniser leaves out nothing of it."""
-        self.check_ids(ids)
-        special = set() if keep_special else set(self.special.tokens())
-        return "".join(token for token_id in ids if (token := self.tokens[token_id]) not in special)
+        return "".join(self.spoken(ids, keep_special))
 
     def engine_refusal(self) -> str | None:
         if self.special.unknown is None:
@@ -153,7 +145,7 @@ class Unigram(Tokenizer):
         unknown = self.special.unknown
         return tokenizer_document(
             unigram_model(self.tokens, self.scores, None if unknown is None else self.vocabulary[unknown]),
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             normaliser=Normaliser(self.config.normaliser).to_huggingface(),
             pretokeniser=PreTokeniser(self.config.pretokeniser).to_huggingface(),
             decoder={"type": "Fuse"},

@@ -12,7 +12,7 @@ from language.tokenizers.pipeline import Piece, Pipeline, Splitting
 from language.tokenizers.pretokenisers import PreTokeniser, PreTokeniserName
 from language.tokenizers.settings import from_settings, to_settings
 from language.tokenizers.special import UNKNOWN_ONLY, SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class WordLevel(Tokenizer):
             Splitting(Normaliser(config.normaliser), PreTokeniser(config.pretokeniser)),
             self._segment,
             self.tokens,
-            {token: vocabulary[token] for token in config.special.tokens()},
+            self.special_ids,
         )
 
     @classmethod
@@ -75,22 +75,14 @@ class WordLevel(Tokenizer):
     def _segment(self, word: str) -> list[Piece]:
         return [(self.vocabulary.get(word, self._unknown), 0, len(word))]
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """The words of some ids with a space between them; how they were set apart in the text is not kept."""
-        self.check_ids(ids)
-        special = set() if keep_special else set(self.special.tokens())
-        return " ".join(token for token_id in ids if (token := self.tokens[token_id]) not in special)
+        return " ".join(self.spoken(ids, keep_special))
 
     def to_huggingface(self) -> dict[str, Any]:
         return tokenizer_document(
             {"type": "WordLevel", "vocab": self.vocabulary, "unk_token": self.special.unknown},
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             normaliser=Normaliser(self.config.normaliser).to_huggingface(),
             pretokeniser=PreTokeniser(self.config.pretokeniser).to_huggingface(),
         )

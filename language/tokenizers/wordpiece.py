@@ -19,7 +19,7 @@ from language.tokenizers.pipeline import Piece, Pipeline, Splitting
 from language.tokenizers.pretokenisers import PreTokeniser, PreTokeniserName
 from language.tokenizers.settings import from_settings, to_settings
 from language.tokenizers.special import SpecialTokens
-from language.tokenizers.tokenizer import Encoding, Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress, Tokenizer
 
 PREFIX = "##"
 """Begins the pieces that continue a word."""
@@ -77,7 +77,7 @@ class WordPiece(Tokenizer):
             Splitting(Normaliser(config.normaliser), PreTokeniser(config.pretokeniser)),
             self._segment,
             self.tokens,
-            {token: vocabulary[token] for token in config.special.tokens()},
+            self.special_ids,
         )
 
     @classmethod
@@ -149,21 +149,10 @@ class WordPiece(Tokenizer):
             start, known = end, self._continuing
         return pieces
 
-    def encode(self, text: str) -> Encoding:
-        return self._pipeline.encode(text)
-
-    def ids(self, text: str) -> list[int]:
-        return self._pipeline.ids(text)
-
     def decode(self, ids: Sequence[int], keep_special: bool = False) -> str:
         """The words of some ids with a space between them; how they were set apart in the text is not kept."""
-        self.check_ids(ids)
-        special = set() if keep_special else set(self.special.tokens())
         parts: list[str] = []
-        for token_id in ids:
-            token = self.tokens[token_id]
-            if token in special:
-                continue
+        for token in self.spoken(ids, keep_special):
             if parts:
                 token = token.removeprefix(PREFIX) if token.startswith(PREFIX) else f" {token}"
             parts.append(token)
@@ -175,7 +164,7 @@ class WordPiece(Tokenizer):
                 "type": "WordPiece", "unk_token": self.special.unknown, "continuing_subword_prefix": PREFIX,
                 "max_input_chars_per_word": self.config.longest_word, "vocab": self.vocabulary,
             },
-            {token: self.vocabulary[token] for token in self.special.tokens()},
+            self.special_ids,
             normaliser=Normaliser(self.config.normaliser).to_huggingface(),
             pretokeniser=PreTokeniser(self.config.pretokeniser).to_huggingface(),
             decoder={"type": "WordPiece", "prefix": PREFIX, "cleanup": False},
