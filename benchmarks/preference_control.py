@@ -18,7 +18,8 @@ from common import console, print_machine
 from rich.table import Table
 
 from preference.config import PreferenceConfig, QueryConfig
-from preference.experiment import constant_horizon, learn
+from preference.experiment import learn
+from preference.horizon import constant_horizon
 from rllab.experiment import evaluate, train
 from rllab.runs import Run
 

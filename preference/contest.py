@@ -16,8 +16,8 @@ from envs.errors import RllabError
 from envs.make import make_single
 from preference.clips import clip_length
 from preference.comparisons import Answer, Clip, Pair, content_id
-from preference.experiment import constant_horizon
 from preference.frames import frames_per_second
+from preference.horizon import constant_horizon
 from preference.playing import Episode, Player
 from preference.store import Store, Task
 from preference.teachers import Teacher

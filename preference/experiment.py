@@ -11,8 +11,7 @@ from typing import Any
 from envs.atari import game_of
 from envs.errors import RllabError
 from envs.make import EnvConfig
-from envs.registry import ATARI, constructor_arguments, family_of, find_spec
-from envs.termination import TerminationName
+from envs.registry import ATARI, family_of, find_spec
 from preference.beside import Surroundings, Voice, clear
 from preference.clips import clip_length
 from preference.config import PreferenceConfig
@@ -122,16 +121,6 @@ def load_reward_model(path: Path | str) -> RewardModel:
     """The reward model of a run of `learn`, or of a folder that `RewardModel.save` wrote."""
     folder = Path(path)
     return RewardModel.load(folder / REWARD_FOLDER if (folder / REWARD_FOLDER).is_dir() else folder)
-
-
-def constant_horizon(env: str) -> TerminationName:
-    """How episodes are made equally long: a game goes on with the next; MuJoCo's walkers may fall, if they have a
-    switch for that; elsewhere the end is an absorbing state. Where there is no time limit, "episode"."""
-    spec = find_spec(env)
-    if family_of(spec) is ATARI:
-        return "restart"
-    name: TerminationName = "ignored" if "terminate_when_unhealthy" in constructor_arguments(spec) else "absorbing"
-    return name if spec.max_episode_steps is not None else "episode"
 
 
 def check_budget(steps: int, preference: PreferenceConfig, fps: float) -> None:

@@ -33,7 +33,8 @@ from preference.beside import Surroundings, Voice
 from preference.clips import clip_length
 from preference.config import PreferenceConfig
 from preference.entropy import StateEntropy
-from preference.experiment import STORE_FILE, check_budget, clear_store, constant_horizon, save_reward, task_of
+from preference.experiment import STORE_FILE, check_budget, clear_store, save_reward, task_of
+from preference.horizon import constant_horizon
 from preference.inputs import StepReader
 from preference.labelling import check_page
 from preference.learner import PreferenceLearner

@@ -7,8 +7,8 @@ from importlib import resources
 from typing import Any
 
 from preference.config import PreferenceConfig, QueryConfig
-from preference.experiment import constant_horizon
 from preference.fit import FitConfig
+from preference.horizon import constant_horizon
 from preference.reward_model import RewardConfig
 from rllab.config import TrainConfig, configure, fitting
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from envs.errors import RllabError
 from envs.registry import find_spec
 from preference.config import PreferenceConfig, QueryConfig, TeacherName
-from preference.experiment import constant_horizon, learn
+from preference.experiment import learn
 from preference.fit import FitConfig
+from preference.horizon import constant_horizon
 from preference.labelling.settings import PageConfig
 from preference.off_policy_config import AGENT_DEFAULTS, OffPolicyConfig
 from preference.presets import preset_for

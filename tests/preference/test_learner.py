@@ -12,8 +12,9 @@ import torch
 from envs.errors import RllabError
 from preference.comparisons import Answer, Clip, Label
 from preference.config import PreferenceConfig, QueryConfig
-from preference.experiment import constant_horizon, learn, load_reward_model, resume
+from preference.experiment import learn, load_reward_model, resume
 from preference.fit import FitConfig
+from preference.horizon import constant_horizon
 from preference.learner import PreferenceLearner, slope_of
 from preference.reward_model import RewardConfig
 from preference.store import Store
