@@ -7,6 +7,7 @@ SUBCOMMANDS = {
     "vectors": "language.cli.vectors",
     "pretrain": "language.cli.pretrain",
     "generate": "language.cli.generate",
+    "translate": "language.cli.translate",
 }
 command = Subcommands(
     "language", SUBCOMMANDS, __doc__,

@@ -25,6 +25,8 @@ from rllab.files import explained_write_errors, write_atomically
 KINDS = {
     "gpt": ("language.models.gpt", "GPT", "GPTConfig"),
     "bert": ("language.models.bert", "BERTForPretraining", "BERTConfig"),
+    "transformer": ("language.models.transformer", "Transformer", "TransformerConfig"),
+    "lstm-translation": ("language.models.lstm_translation", "LSTMTranslation", "LSTMTranslationConfig"),
 }
 """By name: module, class, configuration."""
 MODEL_FOLDER = "model"

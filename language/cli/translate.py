@@ -1,0 +1,165 @@
+"""Translate: train a Transformer, or an LSTM with attention, on pairs of sentences, and translate with it."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from envs.errors import RllabError
+from language.models.folder import configuration_class, load_model
+from language.models.lstm_translation import LSTMTranslationConfig
+from language.models.transformer import TransformerConfig
+from language.tasks.translation import PAPERS_DECODING, TranslationModel, Translator
+from language.training.schedules import noam_peak
+from language.training.supervised import TrainingConfig
+from language.training.translation import TranslationConfig
+from language.training.translation_run import PairsConfig, TranslationRunConfig, train_translation
+from rllab.cli.arguments import Flag, parse
+from rllab.cli.console import print_facts, quoted
+from rllab.cli.report import report_interruption, report_run
+from rllab.cli.subcommands import Subcommand, Subcommands
+from rllab.interrupt import Interrupted
+from rllab.runs import default_folder
+
+Configuration = TypeVar("Configuration")
+_WARMUP = 400
+_TRANSFORMER = TransformerConfig(4_096, 256, layers=3, heads=4, width=256)
+SMALL: dict[str, Any] = {
+    "transformer": _TRANSFORMER,
+    "lstm-translation": LSTMTranslationConfig(4_096, 256, layers=2, width=398),
+}
+"""What two cores train in minutes, of about equal sizes; the papers' are a few flags away."""
+TRAINING = {
+    "transformer": TrainingConfig(
+        steps=2_000, learning_rate=round(noam_peak(_TRANSFORMER.width, _WARMUP) / 2, 5), schedule="noam",
+        warmup=_WARMUP, weight_decay=0.0, beta_2=0.98, epsilon=1e-9, clip_norm=0.0,
+    ),
+    "lstm-translation": TrainingConfig(
+        steps=2_000, learning_rate=1e-3, schedule="cosine", warmup=_WARMUP, weight_decay=0.0, beta_2=0.98, clip_norm=5.0
+    ),
+}  # fmt: skip
+"""Adam as in section 5.3, with a shorter warm-up, at half of the rate that the paper's formula gives for it. Luong et
+al. clip gradients at 5."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Which pairs, and where the run goes."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ()
+    """Pairs a line, set apart by a tabulator, also with .gz."""
+    data: str | None = None
+    """In place of files: trans-de-en (of the Debian package of that name), or the path of such a word list."""
+    columns: tuple[int, int] = (0, 1)
+    """Which cells of a line are the source and the target, counted from 0."""
+    reverse: Flag = False
+    """Translate the other way round."""
+    tokenizer: Path | None = None
+    """A tokenizer's folder; by default byte-level byte-pair encoding is trained on both languages together."""
+    average: int = 5
+    """How many of the last checkpoints are averaged at the end; 1: none."""
+    out: Path | None = None
+    """The run's folder; by default a new one under runs/."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, …"""
+    overwrite: Flag = False
+    """Replace a run that lies there."""
+    quiet: Flag = False
+    """Print nothing but warnings and errors."""
+
+
+@dataclass(frozen=True)
+class TrainArguments(Generic[Configuration]):
+    """The flags of `rllab language translate train`, by part."""
+
+    options: TrainOptions
+    model: Configuration
+    translation: TranslationConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Translate texts, or the lines of standard input."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run of `rllab language translate train`, or a model's folder."""
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")] = ()
+    """What to translate; without any, lines are read."""
+    beams: int = PAPERS_DECODING.beams
+    """Hypotheses of beam search; 1 takes the likeliest token each time."""
+    length_penalty: float = PAPERS_DECODING.length_penalty
+    """α of the divisor ((5 + n)/6)^α of a translation of n tokens."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, …"""
+
+
+def _train(argv: Sequence[str]) -> int:
+    kind = argv[0] if argv else ""
+    if kind in ("-h", "--help"):
+        print(f"usage: rllab language translate train KIND [FILE …] [--data NAME] …\n\nKinds: {', '.join(SMALL)}")
+        print("\n`rllab language translate train KIND --help` lists a kind's flags.")
+        return 0
+    if kind not in SMALL:
+        raise RllabError(f"name the kind of model first, `translate train KIND …`; there are {', '.join(SMALL)}")
+    default = TrainArguments(TrainOptions(), SMALL[kind], TranslationConfig(), TRAINING[kind])
+    arguments: TrainArguments[Any] = parse(
+        TrainArguments[configuration_class(kind)], argv[1:], f"language translate train {kind}",  # type: ignore[misc]
+        description=f"Train a {kind} on pairs of sentences.", default=default,
+    )  # fmt: skip
+    options = arguments.options
+    pairs = PairsConfig(
+        tuple(map(str, options.files)), options.data, options.columns, options.reverse,
+        None if options.tokenizer is None else str(options.tokenizer),
+    )  # fmt: skip
+    config = TranslationRunConfig(
+        kind, arguments.model, pairs, arguments.translation, arguments.training, options.average, options.device
+    )
+    name = Path(options.data).name if options.data else options.files[0].stem if options.files else "pairs"
+    out = options.out or default_folder(name, kind, config.training.seed)
+    try:
+        run = train_translation(config, out, overwrite=options.overwrite, quiet=options.quiet)
+    except Interrupted as error:
+        return report_interruption(error, out)
+    if not options.quiet:
+        report_run(run.path, run.stop_reason, [("translate", f"rllab language translate run {quoted(out)} TEXT")])
+        print_facts([
+            ("Weights", f"the average of {run.averaged} checkpoints" if run.averaged > 1 else "the best checkpoint's"),
+            ("Validation", f"perplexity {run.validation['perplexity']:.2f}, accuracy {run.validation['accuracy']:.1%}"),
+            ("Test BLEU", f"{run.test.score:.2f} ({run.test.signature})"),
+        ])  # fmt: skip
+    return 0
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments: RunArguments = parse(RunArguments, argv, "language translate run")
+    model, tokenizer = load_model(arguments.model, arguments.device)
+    if not isinstance(model, TranslationModel):
+        raise RllabError(
+            f"{arguments.model} has a {type(model).__name__}, which translates nothing; give a run of "
+            "`rllab language translate train`."
+        )
+    decoding = replace(PAPERS_DECODING, beams=arguments.beams, length_penalty=arguments.length_penalty)
+    if decoding.beams == 1:
+        decoding = replace(decoding, temperature=0.0)
+    translator = Translator(model, tokenizer, decoding, device=arguments.device)
+    if arguments.texts:
+        print("\n".join(translator.translate(arguments.texts)))
+        return 0
+    for line in sys.stdin:
+        print(*translator.translate([line.rstrip("\n")]), flush=True)
+    return 0
+
+
+command = Subcommands(
+    "language translate",
+    {
+        "train": Subcommand("Train a model on pairs of sentences.", _train),
+        "run": Subcommand("Translate texts, or the lines of standard input.", _run),
+    },
+    __doc__ or "",
+    "rllab language translate train transformer --data trans-de-en --out runs/de-en",
+)

@@ -1,0 +1,1 @@
+"""What models are for: translation, classification and others, from texts to answers."""
