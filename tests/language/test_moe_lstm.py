@@ -1,0 +1,149 @@
+"""The language model with experts between LSTMs: the paper's sizes, its layers, decoding, and what experts are sent."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from envs.errors import RllabError
+from language.models.mixture_of_experts import MixtureConfig, collected_reports
+from language.models.moe_lstm import PAPER_MODELS, MoELSTM, MoELSTMConfig
+
+CONFIG = MoELSTMConfig(11, MixtureConfig(6, 5, 4, k=2), dropout=0.0)
+
+
+def model(config: MoELSTMConfig = CONFIG) -> MoELSTM:
+    """One whose experts are not chosen by chance any more."""
+    torch.manual_seed(0)
+    made = MoELSTM(config)
+    nn.init.normal_(made.mixture.gate.clean)
+    return made.eval()
+
+
+TOKENS = torch.randint(11, (3, 7), generator=torch.Generator().manual_seed(1))
+VALID = torch.arange(7) < torch.tensor([[7], [4], [1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("MoE-1-Wide", 8.4), ("MoE-4", 8.4), ("MoE-32", 37.8), ("MoE-256", 272.9), ("MoE-256-h", 272.9),
+        ("MoE-1024-h", 1079.0), ("MoE-4096-h", 4303.4), ("MoE-34M", 4313.9), ("MoE-143M", 4371.1),
+    ],
+)  # fmt: skip
+def test_parameters_are_those_of_the_paper_s_table_7(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        made = MoELSTM(MoELSTMConfig.named(name))
+    count = sum(part.numel() for layer in (made.first, made.mixture, made.second) for part in layer.parameters())
+    assert round(count / 1e6, 1) == millions
+
+
+def test_total_parameters_are_those_of_table_7_in_billions() -> None:
+    for name, billions in {"MoE-4": 0.8, "MoE-32": 0.9, "MoE-256": 1.1, "MoE-4096-h": 5.1, "MoE-143M": 6.0}.items():
+        with torch.device("meta"):
+            made = MoELSTM(MoELSTMConfig.named(name))
+        assert round(sum(part.numel() for part in made.parameters()) / 1e9, 1) == billions
+
+
+def test_every_model_with_experts_uses_four_of_them_a_token() -> None:
+    for name, (mixture, _, _) in PAPER_MODELS.items():
+        assert mixture.experts_a_token == (1 if name == "MoE-1-Wide" else 4)
+
+
+def test_layers_are_appendix_c_s_with_residuals_and_a_sigmoid_after_the_experts() -> None:
+    made = model()
+    x = made.embedding(TOKENS)
+    x = x + made.first(x)[0]
+    x = x + torch.sigmoid(made.mixture(x)[0])
+    x = x + made.second(x)[0]
+    torch.testing.assert_close(made(TOKENS), x @ made.softmax.T + made.bias)
+
+
+def test_dropout_leaves_the_input_of_each_layer_to_be_added() -> None:
+    # A dropped output is 0, so that with nearly all of them dropped the logits are those of a few embedded numbers.
+    made = model(replace(CONFIG, dropout=0.999999)).train()
+    torch.testing.assert_close(made(TOKENS), made.bias.expand(3, 7, 11))
+    torch.testing.assert_close(made.eval()(TOKENS), model()(TOKENS))
+
+
+def test_a_tied_model_has_one_matrix_less() -> None:
+    tied, free = (MoELSTM(replace(CONFIG, tied=tied)) for tied in (True, False))
+    sizes = [sum(part.numel() for part in made.parameters()) for made in (tied, free)]
+    assert sizes[1] - sizes[0] == 11 * 6
+    assert tied.softmax is tied.embedding.weight
+
+
+def test_right_padding_changes_no_logit_and_no_report() -> None:
+    made = model()
+    with collected_reports(made) as reports:
+        together = made(TOKENS, VALID)
+    for row, length in enumerate([7, 4, 1]):
+        torch.testing.assert_close(together[row, :length], made(TOKENS[row : row + 1, :length])[0])
+    assert int(reports[0].counts.sum()) == 2 * 12
+
+
+def test_a_text_in_two_batches_is_the_text_in_one() -> None:
+    made = model()
+    first, state = made.forward_from(TOKENS[:, :3], None)
+    second, _ = made.forward_from(TOKENS[:, 3:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), made(TOKENS))
+    assert all(not part.requires_grad for pair in (state.first, state.second) for part in pair)
+
+
+def left_padded(rows: list[Tensor], columns: int) -> tuple[Tensor, Tensor]:
+    tokens, valid = (
+        torch.zeros(len(rows), columns, dtype=torch.int64),
+        torch.zeros(len(rows), columns, dtype=torch.bool),
+    )
+    for number, row in enumerate(rows):
+        tokens[number, columns - len(row) :], valid[number, columns - len(row) :] = row, True
+    return tokens, valid
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_unequal_prompts_together_are_each_alone(projected: bool) -> None:
+    made = model(replace(CONFIG, lstm_width=9 if projected else None))
+    rows = [TOKENS[0], TOKENS[1, :4], TOKENS[2, :1]]
+    tokens, valid = left_padded([row[:-1] if len(row) > 1 else row for row in rows], 6)
+    logits, state = made.begin(tokens, valid, 8)
+    following = torch.tensor([row[-1] for row in rows])
+    after = made.step(following, state)
+    again = made.step(following, state)
+    for number, row in enumerate(rows):
+        prompt = row[:-1] if len(row) > 1 else row
+        alone = made(torch.cat([prompt, row[-1:], row[-1:]])[None])[0]
+        for ours, place in ((logits, -3), (after, -2), (again, -1)):
+            torch.testing.assert_close(ours[number], alone[place])
+
+
+def test_selected_rows_go_on_as_their_own() -> None:
+    made = model()
+    _, state = made.begin(TOKENS, torch.ones(3, 7, dtype=torch.bool), 8)
+    rows = torch.tensor([2, 0, 2, 1])
+    selected = made.select(state, rows)
+    following = torch.tensor([1, 2, 3])
+    torch.testing.assert_close(made.step(following[rows], selected), made.step(following, state)[rows])
+
+
+def test_a_prompt_without_tokens_is_refused() -> None:
+    with pytest.raises(RllabError, match="A prompt has no tokens"):
+        model().begin(TOKENS, VALID & torch.tensor([[True], [True], [False]]), 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocabulary_size": 0}, "vocabulary_size must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"lstm_width": 5}, "lstm_width must be at least the width"),
+    ],
+)
+def test_bad_configurations_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(RllabError, match=message):
+        replace(CONFIG, **changes)
+
+
+def test_unknown_names_are_told_with_the_known_ones() -> None:
+    with pytest.raises(RllabError, match="no model MoE-5; choose one of MoE-1-Wide, MoE-4,"):
+        MoELSTMConfig.named("MoE-5", 100)
