@@ -148,7 +148,7 @@ class Experts(nn.Module):
         Args:
             x: `[S, width]`.
             assignments: int64 `[S, A]`, experts; −1 for none.
-            weights: `[S, A]`, 0 where there is none.
+            weights: `[S, A]`.
 
         Returns:
             `[S, width]`, 0 for a token without experts.
@@ -162,8 +162,9 @@ class Experts(nn.Module):
             lower = torch.get_autocast_dtype(device)
             x, inwards, outwards = x.to(lower), inwards.to(lower), outwards.to(lower)
         dispatch = Dispatch.of(assignments, len(inwards))
+        weights = weights.to(x.dtype) * dispatch.taken
         with torch.autocast(device, enabled=False):
-            output: Tensor = _WeightedExperts.apply(x, inwards, outwards, weights.to(x.dtype), dispatch)  # type: ignore[no-untyped-call]
+            output: Tensor = _WeightedExperts.apply(x, inwards, outwards, weights, dispatch)  # type: ignore[no-untyped-call]
         return output.to(wanted)
 
 
@@ -186,9 +187,9 @@ class _WeightedExperts(torch.autograd.Function):
         dispatch: Dispatch = ctx.dispatch
         taken, slots = dispatch.taken.to(weights.dtype), dispatch.slots.view(-1)
         of_outputs = gradients[0].index_select(0, dispatch.tokens)
-        of_weights = torch.linalg.vecdot(of_outputs, outputs).index_select(0, slots).view_as(weights) * taken
+        of_weights = torch.linalg.vecdot(of_outputs, outputs).index_select(0, slots).view_as(weights)
         # Empty slots have weight 0, so that what stands in them reaches no matrix.
-        of_slots = weights.new_zeros(len(dispatch.tokens)).index_add_(0, slots, (weights * taken).view(-1))
+        of_slots = weights.new_zeros(len(dispatch.tokens)).index_add_(0, slots, weights.view(-1))
         of_outputs.mul_(of_slots[:, None])
         of_outwards = dispatch.correlate(hidden, of_outputs, len(outwards))
         of_hidden = dispatch.multiply(of_outputs, outwards, transposed=True)

@@ -282,6 +282,34 @@ def test_dispatched_products_are_those_with_the_matrix_of_each_claim() -> None:
     torch.testing.assert_close(Dispatch.of(claims, 4).product(x, weights), expected)
 
 
+@pytest.mark.parametrize(
+    ("loads", "products"),
+    [([3, 2, 3, 4], 1), ([400, 0, 30, 20, 0, 390, 1, 0], 3), ([0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0], 1), ([0, 0], 1)],
+)
+def test_uneven_loads_are_split_into_products_of_which_fewer_than_half_the_slots_are_empty(
+    loads: list[int], products: int
+) -> None:
+    claims = torch.cat([torch.full((load,), expert) for expert, load in enumerate(loads)] + [torch.full((3,), -1)])
+    claims = claims[torch.randperm(len(claims), generator=torch.Generator().manual_seed(0))][:, None]
+    dispatch = Dispatch.of(claims, len(loads))
+    assert len(dispatch.batches) == products
+    if dispatch.batches[0].experts is not None:
+        assert sum(loads) <= len(dispatch.tokens) < 2 * sum(loads)
+    torch.manual_seed(0)
+    made = Experts(len(loads), 4, 3).double()
+    x = torch.randn(len(claims), 4, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(len(claims), 1, dtype=torch.float64, requires_grad=True)
+    inwards, outwards = (matrices[claims[:, 0].clamp(min=0)] for matrices in (made.inwards, made.outwards))
+    hidden = torch.relu(torch.einsum("si,sij->sj", x, inwards))
+    expected = torch.einsum("s,sj,sji->si", weights[:, 0] * (claims[:, 0] >= 0), hidden, outwards)
+    output = made(x, claims, weights)
+    torch.testing.assert_close(output, expected)
+    wanted = [x, weights, made.inwards, made.outwards]
+    ours, theirs = (torch.autograd.grad((y * y).sum(), wanted) for y in (output, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-12)
+
+
 def test_derivatives_pass_torch_s_numerical_check_with_claims_that_nobody_took() -> None:
     torch.manual_seed(0)
     made = Experts(3, 4, 5).double()

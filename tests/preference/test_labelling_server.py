@@ -312,9 +312,11 @@ def serve(store: Path, port: int) -> tuple[subprocess.Popen[str], str]:
     """The command itself, as a process; and the address that it tells."""
     program = "import sys; from rllab.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-u", "-c", program, "preference", "label", "--store", str(store)]
+    # A shell ignores SIGINT for what it runs in the background, and these tests may be run there.
     process = subprocess.Popen(
-        [*command, "--port", str(port), "--repeats", "0", "--second-opinions", "0"], stdout=subprocess.PIPE, text=True
-    )
+        [*command, "--port", str(port), "--repeats", "0", "--second-opinions", "0"], stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None
     return process, process.stdout.readline().split()[-1].rstrip("/")
 
