@@ -61,10 +61,11 @@ def main(arguments: Arguments) -> None:
     ]
     hidden = layers[0].config.experts_a_token * arguments.feed_forward_width
 
-    def contender(name: str, run: Callable[[], Tensor]) -> Contender:
+    def contender(name: str, module: nn.Module, loss: Callable[[], Tensor]) -> Contender:
         def work() -> int:
             x.grad = None
-            run().backward()
+            module.zero_grad()
+            loss().backward()
             return arguments.tokens
 
         return Contender(name, timed(work), name, arguments.threads)
@@ -72,9 +73,9 @@ def main(arguments: Arguments) -> None:
     contenders = []
     for name, kind in {"torch's dense layer": nn.Linear, "our dense layer": Linear}.items():
         dense = nn.Sequential(kind(width, hidden, bias=False), nn.ReLU(), kind(hidden, width, bias=False))
-        contenders.append(contender(name, lambda dense=dense: dense(x).sum()))  # type: ignore[misc]
+        contenders.append(contender(name, dense, lambda dense=dense: dense(x).sum()))  # type: ignore[misc]
     for layer in layers:
-        contenders.append(contender(_name(layer.config), lambda layer=layer: _loss(layer, x)))  # type: ignore[misc]
+        contenders.append(contender(_name(layer.config), layer, lambda layer=layer: _loss(layer, x)))  # type: ignore[misc]
     _print_times(interleave(contenders, arguments.repetitions), arguments)
     if arguments.balance:
         _print_balance()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.errors import RllabError
-from language.models.mixture_of_experts import MixtureReport, collected_reports
+from language.models.mixture_of_experts import MixtureReport
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def characteristic_tokens(
     """Run a model over texts, and tell for each expert which tokens it gets more often than others do.
 
     Args:
-        model: called as `model(tokens, valid)`; it has layers of experts, and is put into evaluation meanwhile.
+        model: called as `model(tokens, valid, reports=list)`, as `GPT` and `MoELSTM` are; in evaluation meanwhile.
         batches: tokens, int64 `[N, T]`, and where they are, bool `[N, T]` or None for everywhere.
         layer: which of its layers of experts, in the order in which they run.
         top: tokens of each expert.
@@ -135,8 +135,8 @@ def _added(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _report_of(model: nn.Module, tokens: Tensor, valid: Tensor | None, layer: int) -> MixtureReport:
-    with collected_reports(model) as reports:
-        model(tokens, valid)
+    reports: list[MixtureReport] = []
+    model(tokens, valid, reports=reports)
     if not 0 <= layer < len(reports):
         raise RllabError(f"The model has {len(reports)} layers of experts, and so no layer {layer}; choose another.")
     return reports[layer]

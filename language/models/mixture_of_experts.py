@@ -4,8 +4,6 @@ Shazeer, Mirhoseini, Maziarz, Davis, Le, Hinton, Dean, "Outrageously large neura
 mixture-of-experts layer", 2017, sections 2 and 4, appendices A and B.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -206,26 +204,3 @@ class _Routing:
 def _sums(experts: Tensor, weights: Tensor, number: int) -> Tensor:
     """`[E]`, the weights of each expert added up."""
     return weights.new_zeros(number).index_add(0, experts.reshape(-1), weights.reshape(-1))
-
-
-@contextmanager
-def collected_reports(model: nn.Module) -> Iterator[list[MixtureReport]]:
-    """The reports of all layers of experts in `model`, in the order in which they run, while this is open.
-
-    For the loss of a model that returns logits alone:
-
-        with collected_reports(model) as reports:
-            logits = model(tokens, valid)
-        loss = task_loss(logits) + sum(report.auxiliary_loss for report in reports)
-    """
-    reports: list[MixtureReport] = []
-    handles = [
-        module.register_forward_hook(lambda module, inputs, outputs: reports.append(outputs[1]))
-        for module in model.modules()
-        if isinstance(module, MixtureOfExperts)
-    ]
-    try:
-        yield reports
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -15,11 +15,11 @@ from language.models.capacity import within_capacity
 from language.models.expert_report import characteristic_tokens, strongest_places
 from language.models.experts import Dispatch, Experts
 from language.models.gating import Gate, chance_of_choice, choose, softmax_gate, squared_variation
+from language.models.gpt import GPT, GPTConfig
 from language.models.mixture_of_experts import (
     MixtureConfig,
     MixtureOfExperts,
     MixtureReport,
-    collected_reports,
 )
 
 SMALL = MixtureConfig(width=6, feed_forward_width=5, experts=8, k=2)
@@ -365,24 +365,38 @@ def test_bfloat16_is_near_float32(config: MixtureConfig) -> None:
         assert float(((other.float() - output).abs().amax(-1) < 0.1 * output.abs().max()).float().mean()) > 0.8
 
 
-def test_reports_of_all_layers_are_collected_while_asked_for() -> None:
-    class Stack(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList([MixtureOfExperts(SMALL), MixtureOfExperts(replace(SMALL, experts=4))])
-
-        def forward(self, x: Tensor) -> Tensor:
-            for part in self.layers:
-                x = x + part(x)[0]
-            return x
-
-    stack = Stack()
-    with collected_reports(stack) as reports:
-        stack(torch.randn(5, 6))
-    stack(torch.randn(5, 6))
-    assert [len(report.counts) for report in reports] == [8, 4]
+def test_a_gpt_with_experts_reports_its_layers_and_says_the_same_of_padded_rows() -> None:
+    torch.manual_seed(0)
+    config = GPTConfig(20, 8, layers=3, heads=2, width=6, dropout=0.0)
+    gpt = GPT(config, {0: MixtureOfExperts(SMALL), 2: MixtureOfExperts(replace(SMALL, experts=4))})
+    for part in (gpt.blocks[0], gpt.blocks[2]):
+        nn.init.normal_(part.feed_forward.gate.clean)
+    text = torch.randint(20, (2, 7))
+    valid = torch.arange(7) < torch.tensor([[7], [4]])
+    reports: list[MixtureReport] = []
+    gpt(text, valid, reports=reports)
+    assert [(len(report.counts), int(report.counts.sum())) for report in reports] == [(8, 22), (4, 22)]
     sum(report.auxiliary_loss for report in reports).backward()
-    assert all(part.gate.clean.grad is not None for part in stack.layers)
+    assert all(gpt.blocks[layer].feed_forward.gate.clean.grad.any() for layer in (0, 2))
+    gpt.eval()
+    together = gpt(text, valid)
+    for row, length in enumerate([7, 4]):
+        torch.testing.assert_close(together[row, :length], gpt(text[row : row + 1, :length])[0])
+
+
+def test_a_gpt_with_experts_reads_on_as_it_reads_at_once() -> None:
+    torch.manual_seed(0)
+    limited = replace(SMALL, capacity_factor=0.5)
+    gpt = GPT(GPTConfig(20, 8, layers=2, heads=2, width=6), {1: MixtureOfExperts(limited)}).eval()
+    nn.init.normal_(gpt.blocks[1].feed_forward.gate.clean)
+    text = torch.randint(20, (2, 6))
+    left = torch.stack([text[0, :4], torch.cat([text.new_zeros(2), text[1, :2]])])
+    logits, state = gpt.begin(left, torch.arange(4) >= torch.tensor([[0], [2]]), 6)
+    after = gpt.step(torch.stack([text[0, 4], text[1, 2]]), state)
+    for row, length in enumerate([4, 2]):
+        alone = gpt(text[row : row + 1, : length + 1])[0]
+        torch.testing.assert_close(logits[row], alone[length - 1])
+        torch.testing.assert_close(after[row], alone[length])
 
 
 # --- capacity -------------------------------------------------------------------------------------------------------
@@ -532,12 +546,12 @@ class Looked(nn.Module):
         with torch.no_grad():
             self.mixture.gate.clean.copy_(torch.tensor([[0.0, 3], [3, 0], [0, 1]]))
 
-    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, valid: Tensor | None, reports: list[MixtureReport]) -> None:
         x = torch.eye(3)[tokens]
         columns = torch.arange(tokens.shape[1])
         x[..., 0] += (tokens == 2) * (columns % 2)  # in odd columns token 2 looks like token 0
         x[..., 1] += (tokens == 2) * ((columns + 1) % 2)
-        return self.mixture(x, valid)[0]
+        reports.append(self.mixture(x, valid)[1])
 
 
 def test_characteristic_tokens_are_those_of_the_greatest_relative_frequency() -> None:
