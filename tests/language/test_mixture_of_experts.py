@@ -556,10 +556,10 @@ class Looked(nn.Module):
 
 def test_characteristic_tokens_are_those_of_the_greatest_relative_frequency() -> None:
     model = Looked()
-    batch = torch.tensor([[0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 0]])
+    batch = torch.tensor([[0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 0]])  # padding is no token, though it looks like 0
     valid = torch.ones(2, 6, dtype=torch.bool)
     valid[1, 4:] = False
-    even, odd = characteristic_tokens(model, [(batch, valid), (batch[:, ::1], valid)], least=1)
+    even, odd = characteristic_tokens(model, [(batch, valid), (batch, valid)], least=1)
     # Of 20 tokens 6 are 0, 6 are 1, 8 are 2; expert 0 gets the 1s and two of the 2s, expert 1 the 0s and six of them.
     assert [(found.token, found.count, found.ratio) for found in even.tokens] == [
         (1, 6, pytest.approx((6 / 8) / (6 / 20))), (2, 2, pytest.approx((2 / 8) / (8 / 20)))
@@ -570,6 +570,9 @@ def test_characteristic_tokens_are_those_of_the_greatest_relative_frequency() ->
     assert (even.share, odd.share) == (0.4, 0.6)
     assert [found.token for found in characteristic_tokens(model, [(batch, valid)], least=2)[0].tokens] == [1]
     assert model.training
+    # Both tokens are always the expert's, so that their ratios are equal and their counts decide.
+    always = characteristic_tokens(model, [(torch.tensor([[0, 2, 0], [0, 2, 1]]), None)], least=1)[1]
+    assert [(found.token, found.ratio) for found in always.tokens] == [(0, pytest.approx(1.2)), (2, pytest.approx(1.2))]
 
 
 def test_strongest_places_are_by_weight() -> None:

@@ -1,5 +1,6 @@
 """The language model with experts between LSTMs: the paper's sizes, its layers, decoding, and what experts are sent."""
 
+import math
 from dataclasses import asdict, replace
 
 import pytest
@@ -158,6 +159,23 @@ def test_selected_rows_go_on_as_their_own() -> None:
 def test_a_prompt_without_tokens_is_refused() -> None:
     with pytest.raises(RllabError, match="A prompt has no tokens"):
         model().begin(TOKENS, VALID & torch.tensor([[True], [True], [False]]), 8)
+
+
+def test_it_learns_a_text_whose_next_token_needs_the_last_two() -> None:
+    torch.manual_seed(0)
+    made = MoELSTM(replace(CONFIG, width=16, feed_forward_width=16)).train()
+    text = torch.tensor([[1, 2, 1, 3]]).repeat(4, 8)  # after 1 comes 2 or 3, by what came before it
+    optimiser = torch.optim.Adam(made.parameters(), 0.02)
+    for _ in range(120):
+        reports: list[MixtureReport] = []
+        logits = made(text[:, :-1], reports=reports)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+        optimiser.zero_grad()
+        (loss + reports[0].auxiliary_loss).backward()
+        optimiser.step()
+    # From the last token alone the mean is half of ln 2; the first prediction of a row can be no better.
+    assert made.eval()(text[:, :-1])[:, 3:].argmax(-1).equal(text[:, 4:])
+    assert loss.item() < 0.25 * math.log(2)
 
 
 @pytest.mark.parametrize(
