@@ -69,7 +69,7 @@ class LanguageModelling:
         reports: list[Any] = []
         total = next_token_cross_entropy(model(batch[:, :-1], reports=reports), batch)
         auxiliary = torch.stack([report.auxiliary_loss for report in reports]).sum()
-        return Loss(total + count * auxiliary, count, count, {"auxiliary_loss": float(auxiliary)})
+        return Loss(total + count * auxiliary, count, count, {"auxiliary_loss": auxiliary.item()})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss a token, in nats, and perplexity, over blocks that do not overlap."""
