@@ -118,7 +118,7 @@ class PreferenceConfig:
     @staticmethod
     def from_json(document: dict[str, Any]) -> "PreferenceConfig":
         """The inverse of `dataclasses.asdict`."""
-        from rllab.config import with_tuples
+        from rllab.documents import with_tuples
 
         try:
             parts = {"judgement": TeacherConfig, "query": QueryConfig, "reward": RewardConfig, "fit": FitConfig,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from preference.score_regions import blank, blank_observations
-from rllab.config import with_tuples
+from rllab.documents import with_tuples
 from rllab.frames import FrameStacks
 from rllab.nested import Nested, leaf_at, map_nested
 from rllab.policies.distributions import action_family

@@ -8,7 +8,7 @@ from envs.errors import RllabError
 from envs.make import EnvConfig
 from preference.entropy import NEIGHBOURS
 from rllab.agents.agent import require
-from rllab.config import with_tuples
+from rllab.documents import with_tuples
 from rllab.train import LoopConfig
 
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {

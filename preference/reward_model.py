@@ -22,7 +22,7 @@ from preference.comparisons import Clip
 from preference.fast import FastEnsemble
 from preference.inputs import Inputs, Reads, StepReader
 from preference.networks import Activation, EnsembleCNN, EnsembleMLP
-from rllab.config import with_tuples
+from rllab.documents import with_tuples
 from rllab.files import explained_write_errors, replaced_folder
 from rllab.policies.flat import flatten_parameters
 from rllab.rollout import Rollout

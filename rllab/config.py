@@ -18,6 +18,7 @@ from envs.errors import RllabError
 from envs.make import EnvConfig
 from envs.registry import family_name, find_spec
 from rllab.agents import CONFIGS, AgentConfig
+from rllab.documents import with_tuples
 from rllab.policies import PolicyConfig
 from rllab.train import LoopConfig
 
@@ -154,8 +155,3 @@ def _describe(expected: Any) -> str:
         return "None"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(expected, str(expected))
-
-
-def with_tuples(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments from a JSON object, which knows lists alone."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}

@@ -106,6 +106,10 @@ class Run:
             write_atomically(self.path / CONFIG_FILE, json.dumps(document, indent=2).encode() + b"\n")
         self.config = dict(config)
 
+    def discard(self) -> None:
+        """Delete the run's files, so that its folder can be given again; for a run that failed before it began."""
+        _delete_run_files(self.path)
+
     def stop_reason(self) -> str | None:
         """Why training ended before its configured steps, as the latest checkpoint says; None if it did not."""
         latest = self.checkpoints.latest()

@@ -1,32 +1,29 @@
-"""Train a language model from random weights on texts: files, or a named data set."""
+"""Train a language model on texts: files, or a named data set; from random weights, or from a model that exists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
 from envs.errors import RllabError
-from language.models.folder import configuration_class
-from language.training.language_modelling import LanguageModellingConfig
-from language.training.pretraining import CorpusConfig, PretrainConfig, pretrain
+from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.decoding import Decodable
+from language.models.folder import load_model
+from language.training.pretraining import CorpusConfig, PretrainedRun, Pretraining
+from language.training.pretraining_kinds import KINDS
 from language.training.supervised import TrainingConfig
-from rllab.cli.arguments import Flag, parse
+from rllab.cli.arguments import parse
 from rllab.cli.console import print_facts, quoted
-from rllab.cli.report import report_interruption, report_run
-from rllab.interrupt import Interrupted
-from rllab.runs import default_folder
+from rllab.cli.report import report_run
 
 Configuration = TypeVar("Configuration")
-KINDS = ("gpt",)
-_SMALL = {"vocabulary_size": 4_096, "layers": 4, "heads": 4, "width": 256, "context": 256, "norm": "pre"}
-"""What two cores train in minutes; the papers' sizes are a few flags away, such as `--layers 12 --width 768`."""
+Modelling = TypeVar("Modelling")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(RunOptions):
     """Which texts, and where the run goes."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ()
@@ -36,69 +33,64 @@ class Options:
     field: str = "text"
     """The column or key of the text in .jsonl, .csv, .tsv and .parquet."""
     tokenizer: Path | None = None
-    """A tokenizer's folder; by default byte-level byte-pair encoding is trained on the texts."""
-    out: Path | None = None
-    """The run's folder; by default a new one under runs/."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1, …"""
-    overwrite: Flag = False
-    """Replace a run that lies there."""
-    quiet: Flag = False
-    """Print nothing but warnings and errors."""
+    """A tokenizer's folder; by default one is trained on the texts."""
+    initial: Path | None = None
+    """A run or a model's folder to go on from, on these texts, with its sizes and its tokenizer."""
+    layer_factor: float = 1.0
+    """How many times slower each layer learns than the one above it (ULMFiT's fine-tuning: 2.6)."""
 
 
 @dataclass(frozen=True)
-class PretrainArguments(Generic[Configuration]):
+class PretrainArguments(Generic[Configuration, Modelling]):
     """The flags of `rllab language pretrain`, by part."""
 
     options: Options
     model: Configuration
-    modelling: LanguageModellingConfig
+    modelling: Modelling
     training: TrainingConfig
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab language pretrain KIND …`."""
-    kind = argv[0] if argv else ""
-    if kind in ("-h", "--help"):
-        print(f"usage: rllab language pretrain KIND [FILE …] [--data NAME] …\n\n{__doc__}\n\nKinds: {', '.join(KINDS)}")
-        print("\n`rllab language pretrain KIND --help` lists a kind's flags.")
+    kind = take_kind(argv, KINDS, "language pretrain", "[FILE …] [--data NAME] …", __doc__ or "")
+    if kind is None:
         return 0
-    if kind not in KINDS:
-        near = get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
-        raise RllabError(f"name the kind of model first, `pretrain KIND …`; {hint}")
-    configuration = configuration_class(kind)
-    default = PretrainArguments(Options(), configuration(**_SMALL), LanguageModellingConfig(), TrainingConfig())
-    arguments: PretrainArguments[Any] = parse(
-        PretrainArguments[configuration], argv[1:], f"language pretrain {kind}",  # type: ignore[valid-type]
-        description=f"Pre-train a {kind} on texts.", default=default,
+    defaults = KINDS[kind]
+    default = PretrainArguments(Options(), defaults.model, defaults.modelling, defaults.training)
+    arguments: PretrainArguments[Any, Any] = parse(
+        PretrainArguments[type(defaults.model), type(defaults.modelling)],  # type: ignore[misc]
+        argv[1:], f"language pretrain {kind}", description=f"Pre-train a model of the kind {kind} on texts.",
+        default=default,
     )  # fmt: skip
-    return _run(kind, arguments)
-
-
-def _run(kind: str, arguments: PretrainArguments[Any]) -> int:
-    options: Options = arguments.options
-    tokenizer = None if options.tokenizer is None else str(options.tokenizer)
-    corpus = CorpusConfig(tuple(map(str, options.files)), options.data, options.field, tokenizer)
-    config = PretrainConfig(kind, arguments.model, corpus, arguments.modelling, arguments.training, options.device)
-    _check_lengths(config)
-    name = options.data or (options.files[0].stem if options.files else "texts")
-    out = options.out or default_folder(name, kind, config.training.seed)
-    try:
-        run = pretrain(config, out, overwrite=options.overwrite, quiet=options.quiet)
-    except Interrupted as error:
-        return report_interruption(error, out)
+    options = arguments.options
+    if options.initial is not None and arguments.model != defaults.model:
+        raise RllabError("--initial brings its own sizes; leave the model's flags out.")
+    if options.initial is not None and options.tokenizer is not None:
+        raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    corpus = CorpusConfig(file_texts(options.files), options.data, options.field, folder_text(options.tokenizer))
+    model = arguments.model
+    if options.initial is not None:
+        model = load_model(options.initial)[0].config
+    recipe = Pretraining(
+        model_kind=kind, model=model, training=arguments.training, device=options.device, corpus=corpus,
+        modelling=arguments.modelling, initial=folder_text(options.initial), layer_factor=options.layer_factor,
+    )  # fmt: skip
+    out = options.folder(options.files, options.data, kind, recipe.training.seed)
+    run = train(recipe, out, options)
+    if isinstance(run, int):
+        return run
     if not options.quiet:
-        further = [("write with it", f"rllab language generate {quoted(out)} --prompt 'This film'")]
-        report_run(run.path, run.stop_reason, further)
-        print_facts([("Test perplexity", f"{run.test['perplexity']:.2f} ({run.test['loss']:.4f} nats a token)")])
+        _report(run)
     return 0
 
 
-def _check_lengths(config: Any) -> None:
-    if config.modelling.length > config.model.context:
-        raise RllabError(
-            f"Rows of {config.modelling.length} tokens are longer than the model's context of {config.model.context}; "
-            "lower --length, or raise --context."
-        )
+def _report(run: PretrainedRun) -> None:
+    further = []
+    if isinstance(load_model(run.path)[0], Decodable):
+        further = [("write with it", f"rllab language generate {quoted(run.path)} --prompt 'This film'")]
+    report_run(run.path, run.stop_reason, further)
+    names = {"loss": "Test loss", "perplexity": "Test perplexity"}
+    print_facts([
+        (names.get(name, f"Test {name.replace('_', ' ')}"), f"{value:.4f}" if value < 10 else f"{value:.2f}")
+        for name, value in run.test.items()
+    ])  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
+from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
 from language.models.folder import configuration_class, load_model
 from language.models.lstm_translation import LSTMTranslationConfig
 from language.models.transformer import TransformerConfig
@@ -16,13 +17,11 @@ from language.tasks.translation import PAPERS_DECODING, TranslationModel, Transl
 from language.training.schedules import noam_peak
 from language.training.supervised import TrainingConfig
 from language.training.translation import TranslationConfig
-from language.training.translation_run import PairsConfig, TranslationRunConfig, train_translation
+from language.training.translation_run import PairsConfig, TranslationTraining
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import print_facts, quoted
-from rllab.cli.report import report_interruption, report_run
+from rllab.cli.report import report_run
 from rllab.cli.subcommands import Subcommand, Subcommands
-from rllab.interrupt import Interrupted
-from rllab.runs import default_folder
 
 Configuration = TypeVar("Configuration")
 _WARMUP = 400
@@ -46,7 +45,7 @@ al. clip gradients at 5."""
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(RunOptions):
     """Which pairs, and where the run goes."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ()
@@ -61,14 +60,6 @@ class TrainOptions:
     """A tokenizer's folder; by default byte-level byte-pair encoding is trained on both languages together."""
     average: int = 5
     """How many of the last checkpoints are averaged at the end; 1: none."""
-    out: Path | None = None
-    """The run's folder; by default a new one under runs/."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1, …"""
-    overwrite: Flag = False
-    """Replace a run that lies there."""
-    quiet: Flag = False
-    """Print nothing but warnings and errors."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +89,9 @@ class RunArguments:
 
 
 def _train(argv: Sequence[str]) -> int:
-    kind = argv[0] if argv else ""
-    if kind in ("-h", "--help"):
-        print(f"usage: rllab language translate train KIND [FILE …] [--data NAME] …\n\nKinds: {', '.join(SMALL)}")
-        print("\n`rllab language translate train KIND --help` lists a kind's flags.")
+    kind = take_kind(argv, SMALL, "language translate train", "[FILE …] [--data NAME] …", __doc__ or "")
+    if kind is None:
         return 0
-    if kind not in SMALL:
-        raise RllabError(f"name the kind of model first, `translate train KIND …`; there are {', '.join(SMALL)}")
     default = TrainArguments(TrainOptions(), SMALL[kind], TranslationConfig(), TRAINING[kind])
     arguments: TrainArguments[Any] = parse(
         TrainArguments[configuration_class(kind)], argv[1:], f"language translate train {kind}",  # type: ignore[misc]
@@ -112,20 +99,18 @@ def _train(argv: Sequence[str]) -> int:
     )  # fmt: skip
     options = arguments.options
     pairs = PairsConfig(
-        tuple(map(str, options.files)), options.data, options.columns, options.reverse,
-        None if options.tokenizer is None else str(options.tokenizer),
-    )  # fmt: skip
-    config = TranslationRunConfig(
-        kind, arguments.model, pairs, arguments.translation, arguments.training, options.average, options.device
+        file_texts(options.files), options.data, options.columns, options.reverse, folder_text(options.tokenizer)
     )
-    name = Path(options.data).name if options.data else options.files[0].stem if options.files else "pairs"
-    out = options.out or default_folder(name, kind, config.training.seed)
-    try:
-        run = train_translation(config, out, overwrite=options.overwrite, quiet=options.quiet)
-    except Interrupted as error:
-        return report_interruption(error, out)
+    recipe = TranslationTraining(
+        model_kind=kind, model=arguments.model, training=arguments.training, device=options.device, pairs=pairs,
+        translation=arguments.translation, average=options.average,
+    )  # fmt: skip
+    name = Path(options.data).name if options.data else None
+    run = train(recipe, options.folder(options.files, name, kind, recipe.training.seed), options)
+    if isinstance(run, int):
+        return run
     if not options.quiet:
-        report_run(run.path, run.stop_reason, [("translate", f"rllab language translate run {quoted(out)} TEXT")])
+        report_run(run.path, run.stop_reason, [("translate", f"rllab language translate run {quoted(run.path)} TEXT")])
         print_facts([
             ("Weights", f"the average of {run.averaged} checkpoints" if run.averaged > 1 else "the best checkpoint's"),
             ("Validation", f"perplexity {run.validation['perplexity']:.2f}, accuracy {run.validation['accuracy']:.1%}"),

@@ -20,10 +20,15 @@ from torch import nn
 from envs.errors import RllabError
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Tokenizer
+from rllab.documents import rebuilt
 from rllab.files import explained_write_errors, write_atomically
 
 KINDS = {
     "gpt": ("language.models.gpt", "GPT", "GPTConfig"),
+    "transformer-lm": ("language.models.transformer_lm", "TransformerLM", "TransformerLMConfig"),
+    "moe-lm": ("language.models.moe_lstm", "MoELSTM", "MoELSTMConfig"),
+    "awd-lstm": ("language.models.awd_lstm", "AWDLSTM", "AWDLSTMConfig"),
+    "elmo": ("language.models.elmo", "ELMoLanguageModel", "ELMoConfig"),
     "bert": ("language.models.bert", "BERTForPretraining", "BERTConfig"),
     "transformer": ("language.models.transformer", "Transformer", "TransformerConfig"),
     "lstm-translation": ("language.models.lstm_translation", "LSTMTranslation", "LSTMTranslationConfig"),
@@ -91,7 +96,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
     if version > _VERSION:
         raise RllabError(f"{path} was written by a newer version of rllab; upgrade it.")
     try:
-        config = configuration_class(kind)(**settings)
+        config = rebuilt(configuration_class(kind), settings)
         with torch.device("meta"):
             model = make_model(kind, config)
         model.load_state_dict(load_file(path / _WEIGHTS), assign=True)

@@ -1,9 +1,21 @@
 """Rows of different lengths in one tensor: moved to the other end, or read backwards, each by its own length."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from envs.errors import RllabError
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor int64 `[N, T]`, padded with 0 on the right, and where tokens are, bool `[N, T]`."""
+    lengths = np.array([len(row) for row in rows])
+    valid = np.arange(lengths.max())[None] < lengths[:, None]
+    tokens = np.zeros(valid.shape, np.int64)
+    tokens[valid] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+    return torch.from_numpy(tokens).to(device), torch.from_numpy(valid).to(device)
 
 
 def lengths_of(valid: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from envs.errors import RllabError
 from language.decoding import Decodable, DecodingConfig, generate
+from language.models.padding import pad_right
 from language.tokenizers.tokenizer import Tokenizer
-from language.training.translation import begin_and_end, pad_right
+from language.training.translation import begin_and_end
 
 PAPERS_DECODING = DecodingConfig(beams=4, length_penalty=0.6, length_norm="gnmt")
 """Beam search with 4 hypotheses and Wu et al.'s length penalty, α = 0.6 (section 6.1)."""

@@ -46,8 +46,9 @@ class WordLevel(Tokenizer):
         self.config = config
         assert config.special.unknown is not None
         self._unknown = vocabulary[config.special.unknown]
+        self._splitting = Splitting(Normaliser(config.normaliser), PreTokeniser(config.pretokeniser))
         self._pipeline = Pipeline(
-            Splitting(Normaliser(config.normaliser), PreTokeniser(config.pretokeniser)),
+            self._splitting,
             self._segment,
             self.tokens,
             self.special_ids,
@@ -71,6 +72,10 @@ class WordLevel(Tokenizer):
         frequent = [word for word in ranked if counts[word] >= config.minimum_count and word not in special]
         tokens = [*special, *frequent][: config.vocabulary_size]
         return cls({token: token_id for token_id, token in enumerate(tokens)}, config)
+
+    def words(self, text: str) -> list[str]:
+        """The words of a text, also those that are not in the vocabulary."""
+        return self._splitting.words(text)
 
     def _segment(self, word: str) -> list[Piece]:
         return [(self.vocabulary.get(word, self._unknown), 0, len(word))]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.errors import RllabError
+from language.models.padding import pad_right
 from language.training.language_modelling import random_state
 from language.training.supervised import Loss
-from language.training.translation import pad_right
 
 
 @dataclass(frozen=True)

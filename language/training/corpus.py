@@ -8,8 +8,7 @@ from pathlib import Path
 from envs.errors import RllabError
 from language.data.blocks import TokenFile, write_token_file
 from language.data.order import split_of
-from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
-from language.tokenizers.tokenizer import Progress, Tokenizer
+from language.tokenizers.tokenizer import Tokenizer
 
 SHARES = {"training": 0.9, "validation": 0.05, "test": 0.05}
 """Of the texts, by a hash of each: the same text is on the same side whatever else there is."""
@@ -27,11 +26,6 @@ class PartOfTexts:
 
     def __iter__(self) -> Iterator[str]:
         return (text for text in self.texts if split_of(text, SHARES) == self.part)
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int, progress: Progress | None = None) -> Tokenizer:
-    """Byte-level byte-pair encoding with an end-of-text token, of the training part alone."""
-    return ByteLevelBPE.train(PartOfTexts(texts, "training"), ByteLevelBPEConfig(vocabulary_size), progress)
 
 
 def write_parts(texts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> dict[str, TokenFile]:

@@ -1,29 +1,23 @@
-"""Pre-training a language model on texts, as a run: a folder that says everything and can be gone on with.
+"""Pre-training a language model on texts: which texts, which kind of model, and what is said of it at the end."""
 
-runs/NAME/
-  config.json  metrics.jsonl  checkpoints/     as the agents' runs
-  tokenizer/  tokens/                          what the texts became
-  model/                                       the best weights, for `rllab language generate` and others
-"""
-
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-import torch
+from torch import nn
 
 from envs.errors import RllabError
 from language.data.named import open_texts
-from language.models.folder import MODEL_FOLDER, check_vocabulary, configuration_class, make_model, save_model
+from language.models.folder import check_vocabulary, kind_of, load_model, make_model
 from language.tokenizers.files import load_tokenizer
-from language.tokenizers.tokenizer import Progress, Tokenizer
-from language.training.corpus import train_tokenizer, write_parts
-from language.training.language_modelling import LanguageModelling, LanguageModellingConfig, perplexity
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.tokenizers.tokenizer import Progress
+from language.training.pretraining_kinds import KINDS, Place, PretrainingKind
+from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
+from language.training.slanted import SlantedConfig
+from language.training.supervised import Problem, SupervisedTraining
 from rllab.runs import Run
-
-RUN_KIND = "language-pretraining"
 
 
 @dataclass(frozen=True)
@@ -37,46 +31,7 @@ class CorpusConfig:
     field: str = "text"
     """The column or key of the text in .jsonl, .csv, .tsv and .parquet."""
     tokenizer: str | None = None
-    """A tokenizer's folder; by default byte-level byte-pair encoding is trained on the texts, of the model's size."""
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """A pre-training, whole."""
-
-    kind: str
-    """Of model: see `language.models.folder.KINDS`."""
-    model: Any
-    """Its configuration; with a given tokenizer its `vocabulary_size` is that one's."""
-    corpus: CorpusConfig
-    """Which texts."""
-    modelling: LanguageModellingConfig
-    """How they become batches."""
-    training: TrainingConfig
-    """How it learns."""
-    device: str = "cpu"
-    """Where: cpu, cuda, cuda:1, …"""
-
-    def to_json(self) -> dict[str, Any]:
-        """What the run's folder keeps."""
-        problem = LanguageModelling
-        return {
-            **asdict(self), "model_kind": self.kind, "kind": RUN_KIND, "loop": {"steps": self.training.steps},
-            "goal": problem.goal, "higher_is_better": problem.higher_is_better,
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The reverse. Raises RllabError if it was written by another version."""
-        try:
-            corpus = {**document["corpus"], "files": tuple(document["corpus"]["files"])}
-            return cls(
-                document["model_kind"], configuration_class(document["model_kind"])(**document["model"]),
-                CorpusConfig(**corpus), LanguageModellingConfig(**document["modelling"]),
-                TrainingConfig(**document["training"]), document["device"],
-            )  # fmt: skip
-        except (KeyError, TypeError) as error:
-            raise RllabError(f"The run's configuration is of another version ({error}); start a new run.") from error
+    """A tokenizer's folder; by default one is trained on the texts."""
 
 
 @dataclass(frozen=True)
@@ -88,61 +43,97 @@ class PretrainedRun:
     stop_reason: str | None
     """Why training ended before its configured steps."""
     test: dict[str, float]
-    """Loss and perplexity on the part that was looked at by nobody before."""
+    """Loss, perplexity and others on the part that was looked at by nobody before."""
 
 
-def pretrain(
-    config: PretrainConfig, out: Path, *, overwrite: bool = False, quiet: bool = False,
-    progress: Progress | None = None,
-) -> PretrainedRun:  # fmt: skip
-    """Train a model from random weights, leaving a run folder.
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Recipe[PretrainedRun]):
+    """A model learns to predict tokens of texts, from random weights or from those of another run."""
 
-    Raises:
-        RllabError: bad input, in one sentence.
-        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
-    """
-    texts = open_texts(config.corpus.files, config.corpus.data, field=config.corpus.field)
-    with Run.create(out, config.to_json(), overwrite) as run:
-        if config.corpus.tokenizer is None:
-            tokenizer = train_tokenizer(texts, config.model.vocabulary_size, progress)
+    run_kind: ClassVar[str] = "language-pretraining"
+
+    corpus: CorpusConfig
+    """Which texts."""
+    modelling: Any
+    """How they become batches: the configuration of the kind's problem."""
+    initial: str | None = None
+    """A run or a model's folder whose weights, sizes and tokenizer it goes on from, on other texts."""
+    layer_factor: float = 1.0
+    """How many times slower each layer learns than the one above it (discriminative fine-tuning: 2.6)."""
+
+    def __post_init__(self) -> None:
+        longest, context = getattr(self.modelling, "length", 0), getattr(self.model, "context", None)
+        if context is not None and longest > context:
+            raise RllabError(
+                f"Rows of {longest} tokens are longer than the model's context of {context}; lower --length, or raise "
+                "--context."
+            )
+        if not self.layer_factor >= 1:
+            raise RllabError(f"layer_factor must be at least 1, not {self.layer_factor}.")
+
+    @classmethod
+    def field_kinds(cls, document: Mapping[str, Any]) -> dict[str, type]:
+        """The model's configuration and its problem's."""
+        return {**super().field_kinds(document), "modelling": type(KINDS[document["model_kind"]].modelling)}
+
+    @property
+    def goal(self) -> str:
+        """See `Recipe`."""
+        return self._kind.goal
+
+    @property
+    def _kind(self) -> PretrainingKind:
+        return KINDS[self.model_kind]
+
+    @cached_property
+    def _texts(self) -> Any:
+        return open_texts(self.corpus.files, self.corpus.data, field=self.corpus.field)
+
+    def prepare(self, folder: Path, progress: Progress | None) -> Self:
+        """Train the tokenizer, or take that of `corpus.tokenizer` or of `initial`."""
+        model = self.model
+        if self.initial is not None:
+            loaded, tokenizer = load_model(self.initial)
+            if kind_of(loaded) != self.model_kind:
+                raise RllabError(f"{self.initial} has a {kind_of(loaded)}, not a {self.model_kind}; give one.")
+            model = loaded.config
+        elif self.corpus.tokenizer is not None:
+            tokenizer = load_tokenizer(self.corpus.tokenizer)
         else:
-            tokenizer = load_tokenizer(config.corpus.tokenizer)
-        tokenizer.save(out / "tokenizer")
-        config = replace(config, model=replace(config.model, vocabulary_size=len(tokenizer)))
-        run.update_config(config.to_json())
-        return _finish(config, run, tokenizer, quiet, resumes=False)
+            tokenizer = self._kind.tokenizer(self._texts, model.vocabulary_size, progress)
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        # Written now, so that whatever is wrong with the texts is said before training begins.
+        recipe = replace(self, model=replace(model, vocabulary_size=len(tokenizer)))
+        recipe._problem(folder, "validation")
+        return recipe
+
+    def _problem(self, folder: Path, held_out: str) -> Problem[Any]:
+        tokenizer = tokenizer_of(folder)
+        check_vocabulary(tokenizer, self.model.vocabulary_size)
+        place = Place(self._texts, tokenizer, folder / TOKENS_FOLDER, held_out, self.training.seed, self.device)
+        return self._kind.problem(self.model, self.modelling, place)
+
+    def assemble(self, run: Run, quiet: bool) -> SupervisedTraining[Any]:
+        """See `Recipe`."""
+        problem = self._problem(run.path, "validation")
+        if self.initial is None or run.checkpoints.latest() is not None:
+            model = make_model(self.model_kind, self.model).to(self.device)
+        else:
+            model = load_model(self.initial, self.device)[0]
+        groups = None
+        if self.layer_factor > 1:
+            groups = SlantedConfig(factor=self.layer_factor).groups(layer_groups(model))
+        return SupervisedTraining(model, problem, self.training, run=run, groups=groups, quiet=quiet)
+
+    def finish(self, training: SupervisedTraining[Any], run: Run) -> PretrainedRun:
+        """Evaluate on the test part."""
+        return PretrainedRun(run.path, run.stop_reason(), self._problem(run.path, "test").evaluate(training.model))
 
 
-def resume(
-    path: Path | str, *, steps: int | None = None, callbacks: Sequence[Any] = (), quiet: bool = False
-) -> PretrainedRun:  # fmt: skip
-    """Go on with an interrupted pre-training, as `rllab.resume` does with others; there are no callbacks here."""
-    with Run.open(path, lock=True) as run:
-        config = PretrainConfig.from_json(run.config)
-        if steps is not None:
-            config = replace(config, training=replace(config.training, steps=steps))
-            run.update_config(config.to_json())
-        if not (run.path / "tokenizer").is_dir():
-            raise RllabError(f"{path} was stopped before it had a tokenizer; start it again with --overwrite.")
-        return _finish(config, run, load_tokenizer(run.path / "tokenizer"), quiet, resumes=True)
-
-
-def _finish(config: PretrainConfig, run: Run, tokenizer: Tokenizer, quiet: bool, resumes: bool) -> PretrainedRun:
-    check_vocabulary(tokenizer, config.model.vocabulary_size)
-    texts = open_texts(config.corpus.files, config.corpus.data, field=config.corpus.field)
-    files = write_parts(texts, tokenizer, run.path / "tokens")
-    torch.manual_seed(config.training.seed)
-    model = make_model(config.kind, config.model).to(config.device)
-    problem = LanguageModelling(
-        files["training"], files["validation"], config.modelling, config.training.seed, config.device
-    )
-    training = SupervisedTraining(model, problem, config.training, run=run, quiet=quiet)
-    if resumes and run.checkpoints.latest() is not None:
-        training.load_state_dict(run.checkpoints.load()[1])
-    training.run()
-    save_model(run.path / MODEL_FOLDER, model, tokenizer)
-    model.eval()
-    with torch.no_grad():
-        size = config.modelling
-        test = perplexity(model, files["test"], size.length, size.batch_size, 0, config.device)
-    return PretrainedRun(run.path, run.stop_reason(), test)
+def layer_groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    """A model's parameters by layer, the lowest first. Raises RllabError if it does not say which they are."""
+    groups = getattr(model, "layer_groups", None)
+    if groups is None:
+        raise RllabError(f"A {type(model).__name__} has no layers that could learn at different rates.")
+    found: list[list[nn.Parameter]] = groups()
+    return found

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.errors import RllabError
+from language.models.padding import pad_right
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.language_modelling import random_state
 from language.training.peak import training_operations
@@ -237,12 +238,3 @@ def padded(pairs: Sequence[IdPair], device: torch.device | str = "cpu") -> Trans
     return TranslationBatch(
         *pad_right([source for source, _ in pairs], device), *pad_right([target for _, target in pairs], device)
     )
-
-
-def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Rows of ids as one tensor int64 `[N, T]`, padded with 0 on the right, and where tokens are, bool `[N, T]`."""
-    lengths = np.array([len(row) for row in rows])
-    valid = np.arange(lengths.max())[None] < lengths[:, None]
-    tokens = np.zeros(valid.shape, np.int64)
-    tokens[valid] = np.concatenate([np.asarray(row, np.int64) for row in rows])
-    return torch.from_numpy(tokens).to(device), torch.from_numpy(valid).to(device)

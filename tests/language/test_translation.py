@@ -299,11 +299,11 @@ def test_a_run_goes_on_with_more_steps_as_one_that_had_them_from_the_start(
 def test_equal_sources_are_on_the_same_side_of_the_split(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"{n % 60}\t{n}\n" for n in range(240)) + "0\t0\n \tnothing\n")
-    forth = PairsConfig((str(path),)).read()
+    forth = PairsConfig((str(path),)).parts
     assert sum(map(len, forth.values())) == 240  # a pair that comes twice is there once
     sources = [{source for source, _ in part} for part in forth.values()]
     assert sum(map(len, sources)) == len(set.union(*sources)) == 60
-    back = PairsConfig((str(path),), reverse=True).read()
+    back = PairsConfig((str(path),), reverse=True).parts
     assert sorted((b, a) for part in back.values() for a, b in part) == sorted(
         p for part in forth.values() for p in part
     )
