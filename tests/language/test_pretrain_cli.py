@@ -14,6 +14,7 @@ from language.models.folder import load_model
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
+from made_up import sentence
 
 SIZE = [
     "--layers", "1", "--heads", "2", "--width", "16", "--context", "32", "--length", "16", "--vocabulary-size", "300",
@@ -25,27 +26,8 @@ SIZE = [
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lines of made-up sentences, enough for each part of the split."""
     chosen = random.Random(0)
-    words = [
-        "the",
-        "a",
-        "film",
-        "plot",
-        "actor",
-        "scene",
-        "was",
-        "is",
-        "seems",
-        "good",
-        "bad",
-        "slow",
-        "funny",
-        "and",
-        "but",
-        "very",
-        "never",
-    ]
     path = tmp_path_factory.mktemp("texts") / "texts.txt"
-    path.write_text("\n".join(" ".join(chosen.choices(words, k=12)) for _ in range(400)))
+    path.write_text("\n".join(sentence(chosen, 12) for _ in range(400)))
     return path
 
 

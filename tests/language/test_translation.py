@@ -33,6 +33,7 @@ from rllab.checkpoints import Checkpoints
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
+from made_up import WORDS
 
 SPECIAL = SpecialTokens(begin="<s>", end="</s>")
 LETTERS = "abcdefgh"
@@ -228,29 +229,10 @@ SIZE = [
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up sentences and their words backwards."""
     chosen = random.Random(0)
-    words = [
-        "the",
-        "a",
-        "film",
-        "plot",
-        "actor",
-        "scene",
-        "was",
-        "is",
-        "seems",
-        "good",
-        "bad",
-        "slow",
-        "funny",
-        "and",
-        "but",
-        "very",
-        "never",
-    ]
-    sentences = [chosen.choices(words, k=chosen.randint(2, 6)) for _ in range(300)]
+    sentences = [chosen.choices(WORDS, k=chosen.randint(2, 6)) for _ in range(300)]
     path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
     # Some are longer than the model's context: not learnt from, and cut in the final test.
-    sentences += [[*chosen.choices(words, k=60), str(number)] for number in range(60)]
+    sentences += [[*chosen.choices(WORDS, k=60), str(number)] for number in range(60)]
     path.write_text("".join(f"{n}\t{' '.join(s)}\t{' '.join(s[::-1])}\n" for n, s in enumerate(sentences)))
     return path
 
