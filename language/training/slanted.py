@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from envs.errors import RllabError
-from language.training.supervised import Group, SupervisedTraining, TrainingConfig
+from language.training.optimizers import Group
+from language.training.supervised import SupervisedTraining, TrainingConfig
 
 LayerGroups = Sequence[Sequence[nn.Parameter]]
 """Parameters that learn alike, the lowest layer first."""

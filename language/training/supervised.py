@@ -5,14 +5,17 @@ All models are trained by it. What differs is the problem: where batches come fr
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from envs.errors import RllabError
+from language.training.asgd import NonMonotoneAverage
+from language.training.optimizers import Group, Name, make_optimizer
 from language.training.peak import peak_operations_per_second
 from language.training.schedules import Schedule, check_schedule, schedule_factor
 from rllab.interrupt import Interrupted, deferred_signals
@@ -37,8 +40,10 @@ class TrainingConfig:
     """Steps in which it rises from nearly 0."""
     floor: float = 0.1
     """The share of the highest that it ends with (schedules linear, cosine, slanted)."""
+    optimizer: Name = "adamw"
+    """AdamW (Loshchilov, Hutter 2019), or stochastic gradient descent without momentum."""
     weight_decay: float = 0.01
-    """AdamW's, of matrices; biases and normalisations have none."""
+    """Of matrices; biases and normalisations have none."""
     beta_1: float = 0.9
     """Adam's, of the mean of gradients."""
     beta_2: float = 0.98
@@ -55,6 +60,9 @@ class TrainingConfig:
     """Whether torch.compile is used: minutes of preparation, for long trainings on a GPU."""
     evaluation_every: int = 200
     """Steps between evaluations; 0: at the end only."""
+    averaging_patience: int = 0
+    """Average the weights from when an evaluation is worse than the best but for the last so many (NT-ASGD, Merity et
+    al. 2017, section 3: 5, with sgd at a constant rate); 0: never."""
     patience: int = 0
     """Stop after so many evaluations in a row that were not the best; 0: never."""
     checkpoint_every: int = 200
@@ -71,7 +79,15 @@ class TrainingConfig:
         for name in ("steps", "accumulation"):
             if getattr(self, name) < 1:
                 raise RllabError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("evaluation_every", "patience", "checkpoint_every", "clip_norm", "weight_decay", "seed"):
+        for name in (
+            "evaluation_every",
+            "averaging_patience",
+            "patience",
+            "checkpoint_every",
+            "clip_norm",
+            "weight_decay",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise RllabError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.learning_rate <= 0:
@@ -119,15 +135,6 @@ class Problem(Protocol[Batch]):
         """Go on from there."""
 
 
-class Group(NamedTuple):
-    """Parameters that share a learning rate."""
-
-    parameters: list[nn.Parameter]
-    """Which."""
-    scale: float = 1.0
-    """Their learning rate, as a share of the training's."""
-
-
 class SupervisedTraining(Generic[Batch]):
     """A training as an object, and the loop `run`."""
 
@@ -155,7 +162,11 @@ class SupervisedTraining(Generic[Batch]):
         """
         self.model, self.problem, self.config, self.run_folder, self.quiet = model, problem, config, run, quiet
         self.before_step = before_step
-        self.optimizer = adamw(groups or [Group(list(model.parameters()))], config)
+        self.optimizer = make_optimizer(groups or [Group(list(model.parameters()))], config)
+        self.average: NonMonotoneAverage | None = None
+        """Of the weights, if it is configured; evaluations and the best weights are then its."""
+        if config.averaging_patience:
+            self.average = NonMonotoneAverage(model.parameters(), config.averaging_patience)
         self.steps = 0
         self.tokens = 0
         self.seconds = 0.0
@@ -271,6 +282,8 @@ class SupervisedTraining(Generic[Batch]):
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor * group["scale"]
         self.optimizer.step()
+        if self.average is not None:
+            self.average.after_step()
         self.steps += 1
         self.tokens += tokens
         return {
@@ -279,16 +292,19 @@ class SupervisedTraining(Generic[Batch]):
         }  # fmt: skip
 
     def _evaluate(self, row: dict[str, float]) -> bool:
-        self.evaluation = self.judged()
-        row |= {f"evaluation/{name}": value for name, value in self.evaluation.items()}
-        value = self.evaluation[self.problem.goal]
-        better = self.best is None or (value > self.best if self.problem.higher_is_better else value < self.best)
-        improved = math.isfinite(value) and better
-        if improved:
-            self.best, self.disappointments = value, 0
-            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        else:
-            self.disappointments += 1
+        with self.average.averaged() if self.average is not None else nullcontext():
+            self.evaluation = self.judged()
+            row |= {f"evaluation/{name}": value for name, value in self.evaluation.items()}
+            value = self.evaluation[self.problem.goal]
+            better = self.best is None or (value > self.best if self.problem.higher_is_better else value < self.best)
+            improved = math.isfinite(value) and better
+            if improved:
+                self.best, self.disappointments = value, 0
+                self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            else:
+                self.disappointments += 1
+        if self.average is not None:
+            self.average.observe(-value if self.problem.higher_is_better else value)
         return improved
 
     def judged(self) -> dict[str, float]:
@@ -319,6 +335,7 @@ class SupervisedTraining(Generic[Batch]):
             "optimizer": self.optimizer.state_dict(),
             "problem": self.problem.state_dict(),
             "random": torch.get_rng_state(),
+            "average": None if self.average is None else self.average.state_dict(),
             "loop": {
                 "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "best": self.best,
                 "disappointments": self.disappointments,
@@ -332,21 +349,9 @@ class SupervisedTraining(Generic[Batch]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.problem.load_state_dict(state["problem"])
         torch.set_rng_state(state["random"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         loop = state["loop"]
         self.steps, self.tokens, self.seconds = loop["steps"], loop["tokens"], loop["seconds"]
         self.best, self.disappointments = loop["best"], loop["disappointments"]
         self._resumed = True
-
-
-def adamw(groups: Iterable[Group], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only, each group's learning rate scaled."""
-    parts = []
-    for group in groups:
-        for decays in (True, False):
-            chosen = [p for p in group.parameters if p.requires_grad and (p.ndim >= 2) == decays]
-            if chosen:
-                decay = config.weight_decay if decays else 0.0
-                parts.append({"params": chosen, "weight_decay": decay, "scale": group.scale})
-    return torch.optim.AdamW(
-        parts, lr=config.learning_rate, betas=(config.beta_1, config.beta_2), eps=config.epsilon, fused=True
-    )

@@ -16,7 +16,8 @@ from language.models.gpt import GPT, GPTConfig
 from language.training.language_modelling import LanguageModelling, LanguageModellingConfig, perplexity
 from language.training.peak import peak_operations_per_second, training_operations
 from language.training.schedules import noam_peak, schedule_factor
-from language.training.supervised import Group, Loss, SupervisedTraining, TrainingConfig
+from language.training.optimizers import Group
+from language.training.supervised import Loss, SupervisedTraining, TrainingConfig
 from rllab.interrupt import Interrupted
 from rllab.runs import Run
 
@@ -99,6 +100,35 @@ def test_groups_have_their_own_rates_and_only_matrices_decay() -> None:
     assert [group["lr"] for group in training.optimizer.param_groups] == [0.25e-2, 0.25e-2, 0.5e-2, 0.5e-2]
 
 
+class Jumps(Line):
+    """Evaluations that are told beforehand, and the weight that each of them saw."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__()
+        self.losses, self.seen = losses, list[float]()
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        self.seen.append(model.weight.item())  # type: ignore[union-attr, operator]
+        return {self.goal: self.losses[len(self.seen) - 1]}
+
+
+def test_weights_are_averaged_once_evaluations_get_worse_and_evaluated_so() -> None:
+    model, problem = single(), Jumps([3.0, 1.0, 2.0, 2.0, 0.5, 9.0, 9.0])
+    config = replace(
+        QUICK, steps=7, optimizer="sgd", schedule="constant", warmup=0, clip_norm=0.0, averaging_patience=1,
+        evaluation_every=1, weight_decay=0.0,
+    )  # fmt: skip
+    weights: list[float] = []  # after so many steps
+    training = SupervisedTraining(
+        model, problem, config, quiet=True, before_step=lambda _: weights.append(model.weight.item())
+    )
+    training.run()
+    # The fourth evaluation is the first above the best but for the last one, so steps 5, 6 and 7 are averaged.
+    assert problem.seen[:5] == pytest.approx(weights[1:6])
+    assert problem.seen[5] == pytest.approx((weights[5] + weights[6]) / 2)
+    assert model.weight.item() == pytest.approx(weights[5])  # the best evaluation's
+
+
 @pytest.mark.parametrize(
     ("schedule", "factors"),
     [
@@ -120,12 +150,15 @@ def test_the_transformers_highest_learning_rate_is_the_papers() -> None:
         assert schedule_factor("noam", step - 1, 10, 4000) * noam_peak(512, 4000) == pytest.approx(paper)
 
 
-def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, files: tuple[TokenFile, TokenFile]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "averaging_patience": 1, "evaluation_every": 1}])
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(
+    changes: dict[str, Any], tmp_path: Path, files: tuple[TokenFile, TokenFile]
+) -> None:
     def make(run: Run | None) -> SupervisedTraining[Tensor]:
         torch.manual_seed(3)
         model = GPT(GPTConfig(7, 16, 1, 2, 8, dropout=0.2))
         problem = LanguageModelling(*files, LanguageModellingConfig(2, 8, 200), seed=1)
-        return SupervisedTraining(model, problem, QUICK, run=run, quiet=True)
+        return SupervisedTraining(model, problem, replace(QUICK, **changes), run=run, quiet=True)
 
     whole = make(None)
     whole.run()
