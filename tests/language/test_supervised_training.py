@@ -14,9 +14,9 @@ from envs.errors import RllabError
 from language.data.blocks import TokenFile, write_token_file
 from language.models.gpt import GPT, GPTConfig
 from language.training.language_modelling import LanguageModelling, LanguageModellingConfig, perplexity
+from language.training.optimizers import Group
 from language.training.peak import peak_operations_per_second, training_operations
 from language.training.schedules import noam_peak, schedule_factor
-from language.training.optimizers import Group
 from language.training.supervised import Loss, SupervisedTraining, TrainingConfig
 from rllab.interrupt import Interrupted
 from rllab.runs import Run
@@ -108,7 +108,7 @@ class Jumps(Line):
         self.losses, self.seen = losses, list[float]()
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        self.seen.append(model.weight.item())  # type: ignore[union-attr, operator]
+        self.seen.append(model.weight.item())  # type: ignore[operator]
         return {self.goal: self.losses[len(self.seen) - 1]}
 
 
