@@ -8,6 +8,8 @@ SUBCOMMANDS = {
     "pretrain": "language.cli.pretrain",
     "generate": "language.cli.generate",
     "translate": "language.cli.translate",
+    "embed": "language.cli.embed",
+    "inspect": "language.cli.inspect",
 }
 command = Subcommands(
     "language", SUBCOMMANDS, __doc__,

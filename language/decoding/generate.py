@@ -63,8 +63,7 @@ def generate(
         model, tokens, valid, config, seeds=seeds, further=further, log_probabilities=log_probabilities
     )  # fmt: skip
     if tokenizer is None or not config.stop_strings:
-        while not sampler.is_done:
-            sampler.advance()
+        sampler.run()
         generated = sampler.result()
         return generated if tokenizer is None else _with_texts(generated, tokens, valid, config, tokenizer)
     writers = [_Writer(tokenizer, prompt, config) for prompt in _rows(tokens, valid)]

@@ -101,17 +101,27 @@ class Sampler:
         return self._column == self._tokens.shape[1] or self._alive == 0
 
     @torch.inference_mode()
+    def run(self) -> None:
+        """Go on until all is done. Raises RllabError if no token can be drawn."""
+        while not self.is_done:
+            self._advance()
+
+    @torch.inference_mode()
     def advance(self) -> NewTokens:
         """One more token for each row that has not ended. Raises RllabError if none can be drawn."""
+        return self._advance()
+
+    def _advance(self) -> NewTokens:
         if self._last is not None:
             self._shrink()
             self._logits = self._model.step(self._last, self._state)
         column, running = self._column, self._running
-        chosen, kept = self._choose(self._tokens[:, :column], self._valid[:, :column], self._logits.float())
-        self._tokens[:, column] = torch.where(running, chosen, 0)
-        self._valid[:, column] = running
+        chosen, kept = self._choose(self._logits.float())
+        all_run = self._alive == len(self._rows)
+        self._tokens[:, column] = chosen if all_run else torch.where(running, chosen, 0)
+        self._valid[:, column] = True if all_run else running
         if self._kept is not None and kept is not None:
-            self._kept[:, :, column] = torch.where(running[:, None], kept, 0.0)
+            self._kept[:, :, column] = kept if all_run else torch.where(running[:, None], kept, 0.0)
         self._column += 1
         self._last = chosen
         if len(self._stop_tokens):
@@ -145,9 +155,13 @@ class Sampler:
         kept = None if self._kept is None else self._kept[:, :, new]
         return _Part(self._rows, self._tokens[:, new], self._valid[:, new], kept)
 
-    def _choose(self, tokens: Tensor, valid: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens `[R]` and, if they are kept, their log-probabilities `[R, 2]`: as drawn, and the model's."""
-        changed = apply_steps(self._steps, tokens, valid, logits)
+        changed = logits
+        if self._steps:
+            changed = apply_steps(
+                self._steps, self._tokens[:, : self._column], self._valid[:, : self._column], logits
+            )  # fmt: skip
         if self._noise is None:
             chosen = largest(changed)
             drawn = torch.zeros(len(chosen), device=logits.device)

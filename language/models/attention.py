@@ -26,10 +26,15 @@ def reference_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Ten
     Returns:
         `[..., Q, D]`.
     """
+    return reference_weights(queries, keys, mask) @ values
+
+
+def reference_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(QKᵀ/√d), `[..., Q, K]`: how much each query looks at each key; arguments as of `reference_attention`."""
     scores = queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
-    return torch.softmax(scores, -1) @ values
+    return torch.softmax(scores, -1)
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,8 @@ class KeyValueCache:
     """Columns that are in use, the same for all rows."""
     all_valid: bool = False
     """Whether no row has padding, so that no mask is needed."""
-    keys: list[Tensor] = field(default_factory=list)
-    """For each layer, `[N, heads, capacity, D]`."""
-    values: list[Tensor] = field(default_factory=list)
-    """For each layer, `[N, heads, capacity, D]`."""
+    layers: list[Tensor] = field(default_factory=list)
+    """For each layer keys and values, `[2, N, heads, capacity, D]`."""
 
     @classmethod
     def empty(cls, valid: Tensor, capacity: int) -> "KeyValueCache":
@@ -109,25 +112,39 @@ class KeyValueCache:
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the keys and values `[N, heads, T, D]` of new tokens behind those of a layer; returns all of them."""
-        if layer == len(self.keys):
+        if layer == len(self.layers):
             rows, heads, _, width = keys.shape
-            self.keys.append(keys.new_empty(rows, heads, self.capacity, width))
-            self.values.append(values.new_empty(rows, heads, self.capacity, width))
+            self.layers.append(keys.new_empty(2, rows, heads, self.capacity, width))
         end = self.length + keys.shape[2]
-        if end > self.capacity:
+        self._check_room(end)
+        whole = self.layers[layer]
+        whole[0, :, :, self.length : end], whole[1, :, :, self.length : end] = keys, values
+        return whole[0, :, :, :end], whole[1, :, :, :end]
+
+    def append(self, layer: int, both: Tensor) -> tuple[Tensor, Tensor]:
+        """`write` for one token, with little around it: keys and values `[N, 2, heads, D]` in one tensor.
+
+        Returns:
+            All keys and all values, `[N heads, length + 1, D]` each.
+        """
+        self._check_room(self.length + 1)
+        whole = self.layers[layer]
+        whole.select(3, self.length).copy_(both.transpose(0, 1))
+        keys, values = whole.flatten(1, 2).narrow(2, 0, self.length + 1).unbind(0)
+        return keys, values
+
+    def _check_room(self, length: int) -> None:
+        if length > self.capacity:
             raise RllabError(f"The cache is full: it was made for {self.capacity} tokens a row.")
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def select(self, rows: Tensor) -> "KeyValueCache":
         """The cache of some rows `[M]`, in that order; a row may come more than once."""
-        keys, values = ([self._selected(whole, rows) for whole in part] for part in (self.keys, self.values))
-        return KeyValueCache(self.valid[rows], self.positions[rows], self.length, self.all_valid, keys, values)
+        layers = [self._selected(whole, rows) for whole in self.layers]
+        return KeyValueCache(self.valid[rows], self.positions[rows], self.length, self.all_valid, layers)
 
     def _selected(self, whole: Tensor, rows: Tensor) -> Tensor:
-        chosen = whole.new_empty(len(rows), *whole.shape[1:])
-        chosen[:, :, : self.length] = whole[rows, :, : self.length]  # what is not in use need not be copied
+        chosen = whole.new_empty(2, len(rows), *whole.shape[2:])
+        chosen[:, :, :, : self.length] = whole[:, rows, :, : self.length]  # what is not in use need not be copied
         return chosen
 
 
@@ -146,14 +163,19 @@ class SelfAttention(nn.Module):
         self, x: Tensor, mask: AttentionMask, cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:  # fmt: skip
         """`[N, T, width]` to the same shape. With a cache, earlier tokens are looked at too, and these are added."""
-        rows, length, width = x.shape
-        whole = self.inward(x).view(rows, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        queries, keys, values = whole.unbind(0)
+        queries, keys, values = self.queries_keys_values(x)
         if cache is not None:
             keys, values = cache.write(layer, keys, values)
         mixed = attend(queries, keys, values, mask, self.dropout if self.training else 0.0)
-        out: Tensor = self.outward(mixed.transpose(1, 2).reshape(rows, length, width))
+        out: Tensor = self.outward(mixed.transpose(1, 2).reshape(x.shape))
         return out
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of `[N, T, width]`, `[N, heads, T, D]` each."""
+        rows, length, width = x.shape
+        whole = self.inward(x).view(rows, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        queries, keys, values = whole.unbind(0)
+        return queries, keys, values
 
 
 class CrossAttention(nn.Module):
@@ -176,11 +198,15 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: AttentionMask) -> Tensor:
         """`[N, T, width]` to the same shape."""
-        rows, length, width = x.shape
-        queries = self.query(x).view(rows, length, self.heads, width // self.heads).transpose(1, 2)
-        mixed = attend(queries, *memory, mask, self.dropout if self.training else 0.0)
-        out: Tensor = self.outward(mixed.transpose(1, 2).reshape(rows, length, width))
+        mixed = attend(self.queries(x), *memory, mask, self.dropout if self.training else 0.0)
+        out: Tensor = self.outward(mixed.transpose(1, 2).reshape(x.shape))
         return out
+
+    def queries(self, x: Tensor) -> Tensor:
+        """`[N, heads, T, D]` of `[N, T, width]`."""
+        rows, length, width = x.shape
+        queries: Tensor = self.query(x).view(rows, length, self.heads, width // self.heads).transpose(1, 2)
+        return queries
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -106,11 +106,12 @@ class Block(nn.Module):
         """
         if self.post:
             x = self.attention_norm(x + self._dropped(self.attention(x, mask, cache, layer)))
-            return cast(Tensor, self.feed_forward_norm(x + self._dropped(self._feed(x, valid, reports))))
+            return cast(Tensor, self.feed_forward_norm(x + self._dropped(self.feed(x, valid, reports))))
         x = x + self._dropped(self.attention(self.attention_norm(x), mask, cache, layer))
-        return x + self._dropped(self._feed(self.feed_forward_norm(x), valid, reports))
+        return x + self._dropped(self.feed(self.feed_forward_norm(x), valid, reports))
 
-    def _feed(self, x: Tensor, valid: Tensor | None, reports: list[Any] | None) -> Tensor:
+    def feed(self, x: Tensor, valid: Tensor | None = None, reports: list[Any] | None = None) -> Tensor:
+        """The feed-forward part alone, without its residual; arguments as of `forward`."""
         if isinstance(self.feed_forward, FeedForward):
             return cast(Tensor, self.feed_forward(x))
         out, report = self.feed_forward(x, valid)

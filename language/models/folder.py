@@ -30,6 +30,8 @@ KINDS = {
     "awd-lstm": ("language.models.awd_lstm", "AWDLSTM", "AWDLSTMConfig"),
     "elmo": ("language.models.elmo", "ELMoLanguageModel", "ELMoConfig"),
     "bert": ("language.models.bert", "BERTForPretraining", "BERTConfig"),
+    "bert-tagger": ("language.models.bert_tasks", "BERTTagger", "BERTTaggerConfig"),
+    "bert-spans": ("language.models.bert_tasks", "BERTSpans", "BERTSpansConfig"),
     "transformer": ("language.models.transformer", "Transformer", "TransformerConfig"),
     "lstm-translation": ("language.models.lstm_translation", "LSTMTranslation", "LSTMTranslationConfig"),
 }

@@ -16,6 +16,7 @@ from torch.nn import functional
 from envs.errors import RllabError
 from language.models.attention import AttentionMask, KeyValueCache
 from language.models.blocks import Activation, Block, BlockConfig, Norm, check_length, positions_of
+from language.models.gpt_step import GPTState, GPTStepper, can_step
 from language.models.linear import Linear, linear
 
 
@@ -143,7 +144,7 @@ class GPT(nn.Module):
         x = self.tokens(tokens) + self.positions(positions)
         return functional.dropout(x, self.config.dropout, self.training)
 
-    def begin(self, tokens: Tensor, valid: Tensor, capacity: int) -> tuple[Tensor, KeyValueCache]:
+    def begin(self, tokens: Tensor, valid: Tensor, capacity: int) -> tuple[Tensor, GPTState]:
         """Read prompts, to go on from them by `step`.
 
         Args:
@@ -165,22 +166,33 @@ class GPT(nn.Module):
             x = block(x, mask, cache, layer, valid=valid)
         cache.length = tokens.shape[1]
         cache.positions = valid.sum(1)
-        return self.logits(self.final_norm(x[:, -1])), cache
+        stepper = GPTStepper(self, len(tokens), capacity - tokens.shape[1]) if can_step(self) else None
+        return self.logits(self.final_norm(x[:, -1])), GPTState(cache, stepper)
 
-    def step(self, tokens: Tensor, state: KeyValueCache) -> Tensor:
-        """Append a token to each row: `[N]` to logits `[N, V]` of the next. The state changes in place."""
-        x = self._embedded(tokens[:, None], state.positions[:, None])
-        seen = state.valid[:, : state.length + 1]
-        mask = AttentionMask(allowed=None if state.all_valid else seen[:, None, None, :])
+    @torch.no_grad()
+    def step(self, tokens: Tensor, state: GPTState) -> Tensor:
+        """Append a token to each row: `[N]` to logits `[N, V]` of the next. The state changes in place.
+
+        What it gives has no derivative: the cache, which is written in place, could not have one.
+        """
+        cache = state.cache
+        logits = self._stepped(tokens, cache) if state.stepper is None else state.stepper(tokens, cache)
+        cache.length += 1
+        cache.positions = cache.positions + 1
+        return logits
+
+    def _stepped(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
+        """The next logits by the modules."""
+        x = self._embedded(tokens[:, None], cache.positions[:, None])
+        seen = cache.valid[:, : cache.length + 1]
+        mask = AttentionMask(allowed=None if cache.all_valid else seen[:, None, None, :])
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, state, layer)
-        state.length += 1
-        state.positions = state.positions + 1
+            x = block(x, mask, cache, layer)
         return self.logits(self.final_norm(x[:, 0]))
 
-    def select(self, state: KeyValueCache, rows: Tensor) -> KeyValueCache:
+    def select(self, state: GPTState, rows: Tensor) -> GPTState:
         """The state of some rows `[M]`, for beams."""
-        return state.select(rows)
+        return GPTState(state.cache.select(rows), state.stepper)
 
     def with_context(self, context: int) -> "GPT":
         """A copy with fewer positions. Raises RllabError for more."""

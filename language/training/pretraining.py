@@ -95,7 +95,9 @@ class Pretraining(Recipe[PretrainedRun]):
         if self.initial is not None:
             loaded, tokenizer = load_model(self.initial)
             if kind_of(loaded) != self.model_kind:
-                raise RllabError(f"{self.initial} has a model of the kind {kind_of(loaded)}, not {self.model_kind}; name that kind.")
+                raise RllabError(
+                    f"{self.initial} has a model of the kind {kind_of(loaded)}, not {self.model_kind}; name that kind."
+                )
             model = loaded.config
         elif self.corpus.tokenizer is not None:
             tokenizer = load_tokenizer(self.corpus.tokenizer)

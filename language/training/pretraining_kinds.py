@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from language.models.awd_lstm import AWDLSTMConfig
+from language.models.bert import BERTConfig
 from language.models.elmo import ELMoConfig
 from language.models.gpt import GPTConfig
 from language.models.moe_lstm import MoELSTMConfig
@@ -14,7 +15,9 @@ from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.bptt import BPTTConfig, BPTTModelling
 from language.training.corpus import PartOfTexts, write_parts
+from language.training.document_corpus import train_wordpiece, write_document_parts
 from language.training.language_modelling import LanguageModelling, LanguageModellingConfig
+from language.training.masked_modelling import PAPERS_TRAINING, MaskedModelling, MaskedModellingConfig
 from language.training.supervised import Problem, TrainingConfig
 from language.training.word_modelling import WordModelling, train_words, write_words
 
@@ -83,12 +86,24 @@ def _words(model: ELMoConfig, modelling: LanguageModellingConfig, place: Place) 
     return WordModelling(words, place.held_out, modelling, place.seed, place.device)
 
 
+def _documents(model: BERTConfig, modelling: MaskedModellingConfig, place: Place) -> Problem[Any]:
+    files = write_document_parts(place.texts, place.tokenizer, place.folder)
+    return MaskedModelling(
+        files["training"], files[place.held_out], place.tokenizer, modelling, place.seed, place.device
+    )  # fmt: skip
+
+
 _TRAINING = TrainingConfig(steps=2_000, learning_rate=1e-3, warmup=200, weight_decay=0.1)
 
 KINDS: dict[str, PretrainingKind] = {
     "gpt": PretrainingKind(
         GPTConfig(4_096, 256, layers=4, heads=4, width=256, norm="pre"), LanguageModellingConfig(), _TRAINING,
         _bytes, _running_text,
+    ),
+    "bert": PretrainingKind(
+        BERTConfig(4_096, 128, layers=4, heads=4, width=256), MaskedModellingConfig(),
+        replace(PAPERS_TRAINING, steps=2_000, learning_rate=1e-3, warmup=200), train_wordpiece, _documents,
+        goal="masked_perplexity",
     ),
     "transformer-lm": PretrainingKind(
         TransformerLMConfig(4_096, 256, layers=4, heads=4, width=256), LanguageModellingConfig(),

@@ -2,7 +2,25 @@
 
 import random
 
-WORDS = "the a film plot actor scene was is seems good bad slow funny and but very never".split()
+WORDS = [
+    "the",
+    "a",
+    "film",
+    "plot",
+    "actor",
+    "scene",
+    "was",
+    "is",
+    "seems",
+    "good",
+    "bad",
+    "slow",
+    "funny",
+    "and",
+    "but",
+    "very",
+    "never",
+]
 
 
 def sentence(chosen: random.Random, words: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import sentence
 
 from envs.errors import RllabError
 from language.cli.main import command
@@ -14,7 +15,6 @@ from language.models.folder import load_model
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
-from made_up import sentence
 
 SIZE = [
     "--layers", "1", "--heads", "2", "--width", "16", "--context", "32", "--length", "16", "--vocabulary-size", "300",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up import WORDS
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +34,6 @@ from rllab.checkpoints import Checkpoints
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
-from made_up import WORDS
 
 SPECIAL = SpecialTokens(begin="<s>", end="</s>")
 LETTERS = "abcdefgh"
