@@ -54,6 +54,8 @@ class TrainOptions(RunOptions):
     """In place of files: trans-de-en (of the Debian package of that name), or the path of such a word list."""
     columns: tuple[int, int] = (0, 1)
     """Which cells of a line are the source and the target, counted from 0."""
+    entries: Flag = False
+    """Learn from the words and phrases of the word list too, which are never in validation or test."""
     reverse: Flag = False
     """Translate the other way round."""
     tokenizer: Path | None = None
@@ -99,8 +101,9 @@ def _train(argv: Sequence[str]) -> int:
     )  # fmt: skip
     options = arguments.options
     pairs = PairsConfig(
-        file_texts(options.files), options.data, options.columns, options.reverse, folder_text(options.tokenizer)
-    )
+        file_texts(options.files), options.data, options.columns, options.entries, options.reverse,
+        folder_text(options.tokenizer),
+    )  # fmt: skip
     recipe = TranslationTraining(
         model_kind=kind, model=arguments.model, training=arguments.training, device=options.device, pairs=pairs,
         translation=arguments.translation, average=options.average,

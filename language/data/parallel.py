@@ -54,14 +54,17 @@ def read_pairs_of_columns(path: Path | str, source: str, target: str) -> Iterato
         yield record[source], record[target]
 
 
-def read_dictionary(path: Path | str | None = None, *, sentences: bool = True) -> Iterator[tuple[str, str]]:
+def read_dictionary(
+    path: Path | str | None = None, *, sentences: bool = True, first_wording: bool = False
+) -> Iterator[tuple[str, str]]:  # fmt: skip
     """German and English pairs of a word list in Ding's format, `Wort {n} | Wörter {pl} :: word | words`.
 
     Args:
         path: the list; by default that of the Debian package `trans-de-en`, where it is installed.
         sentences: only the examples: pairs of whole sentences, which both begin with a capital, end with a full stop,
             question or exclamation mark, and have three words or more, the first of several wordings. Otherwise all
-            entries, as they stand.
+            entries.
+        first_wording: of all entries too only the first of several wordings, which are set apart by semicolons.
 
     Notes on usage (in brackets) are left out, and pairs without their counterpart too.
 
@@ -85,6 +88,8 @@ def read_dictionary(path: Path | str | None = None, *, sentences: bool = True) -
             pair = _without_notes(source), _without_notes(target)
             if sentences:
                 pair = _first_wording(pair[0]), _first_wording(pair[1])
+            elif first_wording:
+                pair = pair[0].partition(";")[0], pair[1].partition(";")[0]
             if all(pair) and (not sentences or all(map(_is_sentence, pair))):
                 yield pair
 

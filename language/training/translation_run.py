@@ -1,6 +1,6 @@
 """Training a translation model on pairs of sentences: which pairs, and what is said of it at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class PairsConfig:
     """In place of files: trans-de-en, or the path of a word list in its format."""
     columns: tuple[int, int] = (0, 1)
     """Which cells of a line are the source and the target, counted from 0."""
+    entries: bool = False
+    """Learn from the words and phrases of the word list too, which are never in validation or test."""
     reverse: bool = False
     """Translate the other way round."""
     tokenizer: str | None = None
@@ -51,16 +53,29 @@ class PairsConfig:
         """
         if bool(self.files) == (self.data is not None):
             raise RllabError("Give files of pairs, or --data trans-de-en, one of the two.")
-        pairs = ((target, source) if self.reverse else (source, target) for source, target in self._pairs())
-        parts = split(dict.fromkeys(pairs), SHARES, text_of=lambda pair: pair[0])
+        if self.entries and self.data is None:
+            raise RllabError("Entries are those of a word list; leave them out, or give --data trans-de-en.")
+        parts = split(dict.fromkeys(self._turned(self._pairs())), SHARES, text_of=lambda pair: pair[0])
+        if self.entries:
+            held_out = {source for part in ("validation", "test") for source, _ in parts[part]}
+            further = self._turned(read_dictionary(self._word_list, sentences=False, first_wording=True))
+            known = dict.fromkeys(parts["training"])
+            parts["training"] = list(known | dict.fromkeys(pair for pair in further if pair[0] not in held_out))
         for name, part in parts.items():
             if not part:
                 raise RllabError(f"No pair falls into the part for {name}; give more pairs.")
         return parts
 
+    @property
+    def _word_list(self) -> str | None:
+        return None if self.data == TRANS_DE_EN else self.data
+
+    def _turned(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        return ((target, source) if self.reverse else (source, target) for source, target in pairs)
+
     def _pairs(self) -> Iterator[tuple[str, str]]:
         if self.data is not None:
-            yield from read_dictionary(None if self.data == TRANS_DE_EN else self.data)
+            yield from read_dictionary(self._word_list)
         for path in self.files:
             for source, target in read_parallel(path, self.columns):
                 if source.strip() and target.strip():

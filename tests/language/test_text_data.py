@@ -152,6 +152,10 @@ def test_a_word_list_gives_its_sentences_without_notes(tmp_path: Path) -> None:
         ("Es geht mir gut.", "I am quite fine."),
     ]
     assert list(read_dictionary(path, sentences=False))[:2] == [("Abart", "variety"), ("Abarten", "varieties")]
+    write(path, "Sonnenbräune {f}; Bräune {f} | eine Bräune haben :: suntan; tan | to be tanned\n")
+    assert list(read_dictionary(path, sentences=False, first_wording=True)) == [
+        ("Sonnenbräune", "suntan"), ("eine Bräune haben", "to be tanned"),
+    ]  # fmt: skip
     with pytest.raises(RllabError, match="apt install trans-de-en"):
         list(read_dictionary(tmp_path / "absent"))
 

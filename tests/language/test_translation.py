@@ -320,3 +320,20 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
         error = capsys.readouterr().err
         assert said in error
         assert "Traceback" not in error
+
+
+def test_entries_of_a_word_list_are_learnt_from_and_never_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    sentences = [f"Das ist Nummer {n}. :: This is number {n}." for n in range(200)]
+    path.write_text("\n".join([*sentences, *(f"Wort {n} {{n}}; Ding :: word {n}; thing" for n in range(50))]) + "\n")
+    plain, more = PairsConfig(data=str(path)).parts, PairsConfig(data=str(path), entries=True).parts
+    assert plain["validation"] == more["validation"]
+    assert plain["test"] == more["test"]
+    assert more["training"] == plain["training"] + [(f"Wort {n}", f"word {n}") for n in range(50)]
+    held_out = {source for part in ("validation", "test") for source, _ in more[part]}
+    assert held_out
+    assert not held_out & {source for source, _ in more["training"]}
+    back = PairsConfig(data=str(path), entries=True, reverse=True).parts["training"]
+    assert ("word 7", "Wort 7") in back
+    with pytest.raises(RllabError, match="those of a word list"):
+        _ = PairsConfig((str(path),), entries=True).parts
