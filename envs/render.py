@@ -16,6 +16,7 @@ from PIL import Image
 
 from envs.errors import RllabError
 from envs.make import EnvConfig, make_vector, reset
+from envs.termination import HIDDEN_END
 
 Frame = NDArray[np.uint8]
 """`[height, width, 3]`, red, green and blue from 0 to 255."""
@@ -27,7 +28,8 @@ def record_episode(
     max_steps: int | None = None,
     seed: int | None = None,
 ) -> Iterator[Frame]:
-    """Films one episode, from its first observation to its last, frame by frame as they are asked for.
+    """Films one episode (with termination `restart` one game), from its first observation to its last, frame by frame as
+    they are asked for.
 
     Args:
         config: the environment; its `num_envs`, `vectorization` and `autoreset` play no part.
@@ -46,6 +48,8 @@ def record_episode(
         yield from frames_of(vector_env)
         for _ in count() if max_steps is None else range(max_steps):
             observations, _, terminated, truncated, infos = vector_env.step(policy_predict(observations, infos))
+            if config.termination == "restart" and HIDDEN_END in infos:
+                break  # what is to be seen is the next game
             yield from frames_of(vector_env)
             # A lost life may end an episode for the agent; a film shows the whole game.
             if infos.get("episode_over", terminated | truncated)[0]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from envs.buffers import Nested, StepBuffers, WrongReturnError, copy_row, describe_value, iterate_rows, row_writer
 from envs.episode import Episode
 from envs.errors import RllabError
+from envs.termination import HIDDEN_END
 
 Constructor = Callable[[], gymnasium.Env[Any, Any]]
 """Makes one environment."""
@@ -30,15 +31,18 @@ class Extras:
     over: dict[int, bool] = field(default_factory=dict)
     """Whether the game itself is over, in rows that sent an `episode_over` as their episode ended: after a lost life it
     may go on."""
+    hidden: list[int] = field(default_factory=list)
+    """Rows in which an end was hidden from whoever acts (`envs.termination.HIDDEN_END`)."""
 
     def __bool__(self) -> bool:
-        return bool(self.ended or self.masks or self.over)
+        return bool(self.ended or self.masks or self.over or self.hidden)
 
     def update(self, other: "Extras") -> None:
         """Adds those of other rows."""
         self.ended += other.ended
         self.masks |= other.masks
         self.over |= other.over
+        self.hidden += other.hidden
 
     def to_infos(self, num_envs: int, final_observations: Nested) -> dict[str, Any]:
         """Gymnasium's infos, as far as this project reads them.
@@ -49,7 +53,8 @@ class Extras:
 
         Returns:
             `final_obs`, objects `[N]`, and `_final_obs`, bool `[N]`, if episodes ended; `action_mask` and
-            `_action_mask` alike if masks were sent; `episode_over`, bool `[N]`, where games outlive an episode.
+            `_action_mask` alike if masks were sent; `episode_over`, bool `[N]`, where games outlive an episode;
+            `hidden_end`, bool `[N]`, where an end was hidden.
         """
         infos: dict[str, Any] = {}
         if self.ended:
@@ -61,6 +66,9 @@ class Extras:
             infos["episode_over"] = np.zeros(num_envs, np.bool_)
             for row, over in self.over.items():
                 infos["episode_over"][row] = over
+        if self.hidden:
+            infos[HIDDEN_END] = np.zeros(num_envs, np.bool_)
+            infos[HIDDEN_END][self.hidden] = True
         return infos
 
 
@@ -151,6 +159,8 @@ class Rows:
                 else:
                     observation, reward, terminated, truncated, info = env.step(action)
                     rewards[row] = reward if type(reward) in _NUMBERS else _number(reward)
+                    if HIDDEN_END in info:
+                        extras.hidden.append(self.first + row)
                     if terminated or truncated:
                         buffers.terminated[row], buffers.truncated[row] = terminated, truncated
                         if "episode_over" in info:

@@ -20,8 +20,8 @@ class SerialVectorEnv(VectorEnv[Any, Any, Any]):
     observation can be stored together with the next), and is overwritten by the second. What `reset` returns is new.
 
     `infos` have nothing but what this project reads: `final_obs` (SAME_STEP) and `action_mask`, with their masks
-    `_final_obs` and `_action_mask`, and `episode_over`, each where there is one. Gathering everything would cost as
-    much as the stepping.
+    `_final_obs` and `_action_mask`, `episode_over`, and `hidden_end`, each where there is one. Gathering everything
+    would cost as much as the stepping.
 
     Attributes:
         envs: the single environments, in `envs.episode.Episode`.

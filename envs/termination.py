@@ -3,6 +3,8 @@
 Where an episode ends with a fall, its length tells how good it was: a reward model, and a person, would read the reward
 off it. Christiano et al. 2017 ("Deep reinforcement learning from human preferences", section 3.1 and appendix A)
 therefore removed MuJoCo's early ends, and hid the ends of Atari's games and lives from agent and reward model.
+
+People still count games by their own ends: the step at which one is hidden has `HIDDEN_END` in its info.
 """
 
 import copy
@@ -18,6 +20,10 @@ from envs.registry import ATARI, constructor_arguments, family_of
 from envs.simulators import renew_box2d_world
 
 TerminationName = Literal["episode", "ignored", "absorbing", "restart"]
+
+HIDDEN_END = "hidden_end"
+"""In the info of a step that would have ended the episode for the first time (ignored, absorbing), or at which a new game
+took the place of one that is over (restart). What follows in an episode of the former kinds is no game."""
 
 _FURTHEST = 4.0
 """Half-widths of the screen at which CartPole's cart is drawn when it is even further away."""
@@ -109,6 +115,8 @@ class IgnoredTermination(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructo
                 f"it cannot be stepped past its end ({type(error).__name__}: {error}): use termination 'restart'"
             ) from error
         if terminated:
+            if not self.past_the_end:
+                info = {**info, HIDDEN_END: True}
             self.past_the_end = True
             bare: Any = self.unwrapped
             if getattr(bare, "steps_beyond_terminated", None) == 0:
@@ -165,6 +173,7 @@ class AbsorbingEnd(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         observation, reward, terminated, truncated, info = self.env.step(action)
         observation = self._mark(observation)
         if terminated:
+            info = {**info, HIDDEN_END: True}
             self.over, self.last = True, copy.copy(observation)
             if self.marked:
                 self.last[:-1], self.last[-1] = 0, 1
@@ -187,4 +196,5 @@ class SilentRestart(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         if terminated:
             renew_box2d_world(self.unwrapped)
             observation, info = self.env.reset()
+            info = {**info, HIDDEN_END: True}
         return observation, reward, False, truncated, info

@@ -195,7 +195,8 @@ def _training(
     clip_steps = preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds)
     learner = PreferenceLearner(
         preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps, clip_steps=clip_steps,
-        seed=config.seed, run=run_id, note=voice, fitting=beside.fitting(), tell=beside.tell,
+        seed=config.seed, run=run_id, games=config.env.termination == "restart", note=voice,
+        fitting=beside.fitting(), tell=beside.tell,
     )  # fmt: skip
     keep_next = preference.reward.reads == "observation_action_next"
     training = workshop.training(

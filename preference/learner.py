@@ -50,7 +50,7 @@ class PreferenceLearner(Callback):
 
     def __init__(
         self, config: PreferenceConfig, reader: StepReader, desk: Desk, *, rows: int, steps: int, clip_steps: int,
-        seed: int, run: str, note: Callable[[str], None] = print,
+        seed: int, run: str, games: bool = False, note: Callable[[str], None] = print,
         fitting: Callable[[RewardModel, ComparisonData], Fitting] | None = None,
         tell: Callable[[Training, Phase], None] = lambda training, phase: None,
     ) -> None:  # fmt: skip
@@ -65,6 +65,7 @@ class PreferenceLearner(Callback):
             clip_steps: L.
             seed: of the networks and of everything drawn.
             run: a UUID that the ids of clips and pairs are made from.
+            games: an episode is a sequence of games (termination `restart`).
             note: tells a person something.
             fitting: makes what fits the model; None: it is fitted here.
             tell: is told again and again what is being done, for people who answer.
@@ -86,7 +87,7 @@ class PreferenceLearner(Callback):
         self.most_open = query.most_open if query.most_open is not None else (
             self.questions.batch_size if config.teacher == "human" and not config.asynchronous else math.inf
         )  # fmt: skip
-        self.watch = Watch(rows)
+        self.watch = Watch(rows, games=games)
         self.initial_steps = self.fits = 0
         self._report: dict[str, float] = {}
         self._new = 0

@@ -14,6 +14,7 @@ from envs.config import EnvConfig
 from envs.errors import RllabError
 from envs.make import make_vector, reset
 from envs.registry import ATARI, family_of, find_spec
+from envs.termination import HIDDEN_END
 from preference.epic import Transitions
 from preference.inputs import Inputs, StepReader
 from rllab.masks import action_masks
@@ -31,7 +32,7 @@ Episode = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Player:
-    """Plays a policy."""
+    """Plays a policy: whole games where one silently follows the other."""
 
     policy: ActorCritic
     env: EnvConfig
@@ -89,6 +90,8 @@ class Player:
             following = _read(reader, observations)
             done = (terminated | truncated) & ~resetting
             over = np.asarray(infos.get("episode_over", done)) & done
+            if self.env.termination == "restart":
+                over = over | infos.get(HIDDEN_END, False)
             for row in np.flatnonzero(~resetting & (left > 0)):
                 steps[row].append((read[row], actions[row], following[row], rewards[row].astype(np.float32)))
                 if over[row]:

@@ -79,11 +79,11 @@ class ReplayCollector:
         rollout = self.view.rollout(columns)
         self.view.write(columns, torch.zeros_like(rollout.rewards))
         self._look_through(rollout)
-        over = np.stack(self.venv.overs, axis=1)
-        self.venv.overs.clear()
+        ends, done = self.venv.ends(), (rollout.terminated | rollout.truncated).numpy()
+        hidden_ends = ends.hidden(done)
         rewards = rollout.environment_rewards.numpy().astype(np.float64)
-        returns, lengths = self.episodes.record(rewards, over, rollout.valid.numpy())
-        return rollout.replace(episode_returns=returns, episode_lengths=lengths)
+        returns, lengths = self.episodes.record(rewards, ends.over(done), rollout.valid.numpy(), hidden_ends)
+        return rollout.replace(episode_returns=returns, episode_lengths=lengths, hidden_ends=hidden_ends)
 
     def _look_through(self, rollout: Rollout) -> None:
         if self._check is not None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from envs.make import reset
+from rllab.episodes import EpisodeEnds
 from rllab.nested import Nested, map_nested
 
 
@@ -19,8 +20,7 @@ class GymnasiumVecEnv(VecEnv):
         self.env, self.first_seed = env, seed
         self._actions: NDArray[Any] | None = None
         self._started = False
-        self.overs: list[NDArray[np.bool_]] = []
-        """Bool `[N]` for each step since somebody emptied this: where what people count as an episode was over."""
+        self._ends, self._columns = EpisodeEnds(), 0
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Nested:
@@ -37,8 +37,14 @@ class GymnasiumVecEnv(VecEnv):
         done = terminated | truncated
         for row in np.flatnonzero(done).tolist():
             told[row]["terminal_observation"] = infos["final_obs"][row]
-        self.overs.append(np.array(infos.get("episode_over", done)))
+        self._ends.note(self._columns, infos)
+        self._columns += 1
         return map_nested(np.copy, observations), rewards.astype(np.float32), done, told
+
+    def ends(self) -> EpisodeEnds:
+        """What was said of ends in the steps since this was last called."""
+        ends, self._ends, self._columns = self._ends, EpisodeEnds(), 0
+        return ends
 
     def close(self) -> None:
         self.env.close()

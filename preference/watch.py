@@ -24,9 +24,9 @@ class Watch:
     The pairs are predicted before the model learns from their answers.
     """
 
-    def __init__(self, rows: int) -> None:
-        """`rows`: N, of the rollouts."""
-        self._rows = rows
+    def __init__(self, rows: int, *, games: bool = False) -> None:
+        """`rows`: N, of the rollouts; `games`: an episode is a sequence of games, each of which has returns."""
+        self._rows, self._games = rows, games
         self.alarms = HackingAlarms()
         self._newest: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._episodes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
@@ -43,8 +43,9 @@ class Watch:
         valid = rollout.valid.cpu().numpy()
         done = (rollout.terminated | rollout.truncated).cpu().numpy() & valid
         learned, true = relabelled.rewards.cpu().numpy(), rollout.environment_rewards.cpu().numpy()
-        predicted, _ = self._predicted.record(learned.astype(np.float64), done, valid)
-        actual, _ = self._true.record(true.astype(np.float64), done, valid)
+        hidden = rollout.hidden_ends if self._games else None
+        predicted, _ = self._predicted.record(learned.astype(np.float64), done, valid, hidden)
+        actual, _ = self._true.record(true.astype(np.float64), done, valid, hidden)
         self._episodes.extend(zip(predicted.tolist(), actual.tolist(), strict=True))
         self._steps = learned[valid], true[valid]
 

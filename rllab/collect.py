@@ -12,7 +12,7 @@ from envs.make import autoreset_mode, reset
 from envs.rows import describe_row
 from envs.snapshot import capture, restore
 from rllab.checks import RolloutChecks
-from rllab.episodes import EpisodeRecorder
+from rllab.episodes import EpisodeEnds, EpisodeRecorder
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
 from rllab.observations import ObservationBuffer, buffer_for, standard
@@ -103,7 +103,7 @@ class EnvCollector:
         actions = np.empty((rows, steps, *self.family.shape), torch.empty(0, dtype=self.family.dtype).numpy().dtype)
         rewards = np.empty((rows, steps))
         terminated, truncated = np.empty((rows, steps), bool), np.empty((rows, steps), bool)
-        overs: dict[int, NDArray[np.bool_]] = {}
+        ends = EpisodeEnds()
         masks = None if self._mask is None else np.ones((rows, steps + 1, self._mask.shape[1]), bool)
         hidden = first_hidden = self._hidden
         finals: list[tuple[int, int, Nested, Tensor | None]] = []
@@ -136,15 +136,15 @@ class EnvCollector:
             if masks is not None:
                 sent = action_masks(received, infos, policy, rows)
                 mask = np.ones_like(self._mask) if sent is None else sent  # none sent: all is allowed
-            if "episode_over" in infos:
-                overs[t] = infos["episode_over"]
+            if infos:
+                ends.note(t, infos)
 
         self._observations = map_nested(np.copy, buffer.latest)
         self._hidden, self._mask = hidden, mask
         if masks is not None:
             masks[:, steps] = mask
         rollout = self._finish(
-            policy, buffer, actions, rewards, terminated, truncated, overs, masks, first_hidden, finals
+            policy, buffer, actions, rewards, terminated, truncated, ends, masks, first_hidden, finals
         )  # fmt: skip
         if self.keep_next:
             rollout = rollout.replace(next_observations=following(buffer.finish(), lasts))
@@ -152,7 +152,7 @@ class EnvCollector:
 
     def _finish(
         self, policy: ActorCritic, buffer: ObservationBuffer, actions: NDArray[Any], rewards: NDArray[np.float64],
-        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], overs: dict[int, NDArray[np.bool_]],
+        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], ends: EpisodeEnds,
         masks: NDArray[np.bool_] | None, hidden: Tensor | None, finals: list[tuple[int, int, Nested, Tensor | None]],
     ) -> Rollout:  # fmt: skip
         """Everything about a rollout that is computed once it has been acted."""
@@ -163,11 +163,9 @@ class EnvCollector:
             single_rewards = rewards.astype(np.float32)
         self.check(buffer.arrays, single_rewards, [final[:3] for final in finals], self._columns_done)
         self._columns_done += steps
-        # Where a lost life ends an episode for the agent, people still count whole games.
-        over = done.copy()
-        for column, ends in overs.items():
-            over[:, column] = ends
-        returns, lengths = self.episodes.record(rewards, over, valid)
+        # Where a lost life ends an episode for the agent, or a game's end none, people still count whole games.
+        hidden_ends = ends.hidden(done)
+        returns, lengths = self.episodes.record(rewards, ends.over(done), valid, hidden_ends)
 
         tensor = torch.from_numpy
         observations = buffer.finish()
@@ -202,6 +200,7 @@ class EnvCollector:
             hidden=hidden,
             episode_returns=returns,
             episode_lengths=lengths,
+            hidden_ends=hidden_ends,
         )
 
     def _columns(self, done: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

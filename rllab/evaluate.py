@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from envs.make import EnvConfig, autoreset_mode, make_vector, reset
+from envs.termination import HIDDEN_END
 from rllab.masks import action_masks
 from rllab.policies.actor_critic import ActorCritic
 from rllab.statistics import Summary, summarise
@@ -76,6 +77,7 @@ class Evaluator:
         generator = np.random.default_rng(self.seed)
         observations, infos = reset(self.env, self.seed)
         hidden, starts, resetting = policy.initial_hidden(count), np.ones(count, bool), np.zeros(count, bool)
+        none, counted = np.zeros(count, bool), np.zeros(count, bool)  # counted: as in `EpisodeRecorder`
         while (played < share).any():
             if hidden is not None:
                 hidden = torch.where(torch.from_numpy(starts).unsqueeze(1), 0.0, hidden)
@@ -87,13 +89,15 @@ class Evaluator:
             running_length += ~resetting
             done = (terminated | truncated) & ~resetting
             starts = resetting if self.skips_resets else done
-            # A lost life may end an episode for the agent; what is reported is the whole game.
-            for n in np.flatnonzero(infos.get("episode_over", done)):
-                if played[n] < share[n]:
+            # A lost life may end an episode for the agent, and a game's end none; what is reported is the whole game.
+            kept_back = infos.get(HIDDEN_END, none)
+            for n in np.flatnonzero(infos.get("episode_over", done) | kept_back):
+                if played[n] < share[n] and (kept_back[n] or not counted[n]):
                     returns.append(float(running_return[n]))
                     lengths.append(int(running_length[n]))
                     played[n] += 1
                 running_return[n], running_length[n] = 0.0, 0
+                counted[n] = (kept_back[n] or counted[n]) and not done[n]
             if self.skips_resets:
                 resetting = done
         return EvaluationResult(np.array(returns), np.array(lengths))

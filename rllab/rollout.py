@@ -128,6 +128,8 @@ class Rollout:
     episode_returns: np.ndarray | None = None
     episode_lengths: np.ndarray | None = None
     """Raw returns and lengths of the episodes that ended in this rollout, in the order they ended."""
+    hidden_ends: np.ndarray | None = None
+    """Bool `[N, T]`: ends that are hidden from the agent, for reports alone; None without any."""
 
     @property
     def num_steps(self) -> int:
@@ -158,7 +160,7 @@ class Rollout:
         tensors = {
             field.name: map_nested(lambda leaf: leaf.to(device), value)
             for field in dataclasses.fields(self)
-            if field.name not in ("episode_returns", "episode_lengths")
+            if field.name not in ("episode_returns", "episode_lengths", "hidden_ends")
             and (value := getattr(self, field.name)) is not None
         }
         return replace(self, **tensors)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from envs.errors import RllabError
 from language.models.awd_lstm import AWDLSTM, AWDLSTMConfig, AWDLSTMEncoder, AWDLSTMState
+from language.models.documents import ReadingConfig, checked_classes, class_count
 from language.models.dropout import check_dropout
 from language.models.padding import check_right_padded, lengths_of, reversed_rows
 
@@ -22,8 +23,8 @@ class ULMFiTConfig:
 
     language_model: AWDLSTMConfig
     """Of the encoder; a backward one reads documents from their end."""
-    classes: int
-    """How many there are."""
+    classes: tuple[str, ...] = ()
+    """Their names, a class's number is its place; by default all labels there are."""
     head_width: int = 50
     """Hidden units (section 4.1)."""
     pooled_dropout: float = 0.4
@@ -35,10 +36,11 @@ class ULMFiTConfig:
     longest_gradient: int = 1400
     """Derivatives go into this many tokens at the end of a document, rounded up to whole pieces (20 of them in the
     authors' program). All tokens are pooled."""
+    reading: ReadingConfig = ReadingConfig()
+    """How much of long documents is read; by default all."""
 
     def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise RllabError(f"classes must be at least 2, not {self.classes}.")
+        object.__setattr__(self, "classes", checked_classes(self.classes))
         for name in ("head_width", "length", "longest_gradient"):
             if getattr(self, name) < 1:
                 raise RllabError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -80,7 +82,7 @@ class ULMFiT(nn.Module):
             nn.ReLU(),
             nn.BatchNorm1d(config.head_width),
             nn.Dropout(config.head_dropout),
-            nn.Linear(config.head_width, config.classes),
+            nn.Linear(config.head_width, class_count(config.classes)),
         )
 
     def load_encoder(self, model: AWDLSTM) -> None:
@@ -169,7 +171,8 @@ class ULMFiTEnsemble(nn.Module):
         if one.language_model.backward or not other.language_model.backward:
             raise RllabError("An ensemble needs a forward classifier first and a backward one second.")
         if one.classes != other.classes:
-            raise RllabError(f"The classifiers have {one.classes} and {other.classes} classes; they must be the same.")
+            ours, theirs = ", ".join(one.classes), ", ".join(other.classes)
+            raise RllabError(f"The classifiers have the classes {ours} and {theirs}; they must be the same.")
         self.forward_classifier, self.backward_classifier = forward_classifier, backward_classifier
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:

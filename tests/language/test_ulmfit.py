@@ -11,7 +11,7 @@ from language.models.awd_lstm import AWDLSTM, AWDLSTMConfig
 from language.models.ulmfit import ULMFiT, ULMFiTConfig, ULMFiTEnsemble, concat_pooling
 
 LANGUAGE = AWDLSTMConfig(40, width=4, layers=2, hidden_width=6)
-CONFIG = ULMFiTConfig(LANGUAGE, classes=3, head_width=5, length=4)
+CONFIG = ULMFiTConfig(LANGUAGE, classes=("a", "b", "c"), head_width=5, length=4)
 TOKENS = torch.randint(40, (4, 11), generator=torch.Generator().manual_seed(1))
 LENGTHS = torch.tensor([3, 11, 1, 8])
 VALID = torch.arange(11) < LENGTHS[:, None]
@@ -42,7 +42,7 @@ def test_padding_gets_no_derivative_of_what_is_pooled() -> None:
 
 def test_the_head_is_that_of_the_paper() -> None:
     with torch.device("meta"):
-        made = ULMFiT(ULMFiTConfig(AWDLSTMConfig(10_000), classes=6))
+        made = ULMFiT(ULMFiTConfig(AWDLSTMConfig(10_000), classes=tuple("abcdef")))
     assert [tuple(layer.weight.shape) for layer in made.head if isinstance(layer, nn.Linear)] == [(50, 1200), (6, 50)]
     assert [layer.p for layer in made.head if isinstance(layer, nn.Dropout)] == [0.4, 0.1]
     kinds = [type(layer).__name__ for layer in made.head]
@@ -138,8 +138,8 @@ def test_an_ensemble_says_the_mean_of_both_probabilities() -> None:
     torch.testing.assert_close(both.exp(), expected)
     with pytest.raises(RllabError, match="forward classifier first"):
         ULMFiTEnsemble(back, ahead)
-    with pytest.raises(RllabError, match="3 and 2 classes"):
-        ULMFiTEnsemble(ahead, classifier(replace(back.config, classes=2)))
+    with pytest.raises(RllabError, match="classes a, b, c and a, b; they"):
+        ULMFiTEnsemble(ahead, classifier(replace(back.config, classes=("a", "b"))))
 
 
 def test_layer_groups_have_every_parameter_once_and_the_head_last() -> None:
@@ -153,7 +153,9 @@ def test_layer_groups_have_every_parameter_once_and_the_head_last() -> None:
 def test_a_word_far_back_in_a_long_document_can_be_learnt() -> None:
     """The class is whether token 7 occurs anywhere, in documents of 3 to 30 tokens."""
     torch.manual_seed(3)
-    made = ULMFiT(ULMFiTConfig(replace(LANGUAGE, width=8, hidden_width=12, dropout=0.0), 2, 8, 0.0, 0.0, length=10))
+    made = ULMFiT(
+        ULMFiTConfig(replace(LANGUAGE, width=8, hidden_width=12, dropout=0.0), ("a", "b"), 8, 0.0, 0.0, length=10)
+    )
     optimizer = torch.optim.Adam(made.parameters(), 0.01)
     generator = torch.Generator().manual_seed(0)
 
@@ -188,7 +190,8 @@ def test_bad_documents_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"classes": 1}, {"length": 0}, {"longest_gradient": 0}, {"pooled_dropout": 1.0}, {"head_dropout": -0.1}]
+    "wrong",
+    [{"classes": ("a",)}, {"length": 0}, {"longest_gradient": 0}, {"pooled_dropout": 1.0}, {"head_dropout": -0.1}],
 )
 def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(RllabError, match=next(iter(wrong))):
