@@ -7,6 +7,7 @@ SUBCOMMANDS = {
     "vectors": "language.cli.vectors",
     "pretrain": "language.cli.pretrain",
     "generate": "language.cli.generate",
+    "classify": "language.cli.classify",
     "translate": "language.cli.translate",
     "embed": "language.cli.embed",
     "inspect": "language.cli.inspect",

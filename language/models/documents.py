@@ -74,6 +74,19 @@ class ReadingConfig:
         return [self.cut(part, count) for part, count in zip(parts, taken, strict=True)]
 
 
+WHAT_FITS = ReadingConfig()
+"""The default: as much as the model can read."""
+
+
+def check_form(form: Form, count: int, what: str) -> None:
+    """Raise RllabError if an input, called `what`, has another number of texts than its form."""
+    wanted = {"classification": "one text", "choice": "a context and two answers or more"}.get(form, "two texts")
+    fits = {"classification": count == 1, "choice": count > 2}.get(form, count == 2)
+    if not fits:
+        given = "one text" if count == 1 else f"{count} texts"
+        raise RllabError(f"{what} has {given}, and one of the form '{form}' is {wanted}.")
+
+
 def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of classes, none where they are not known yet. Raises RllabError if there is one only, or one twice."""
     names = tuple(classes)

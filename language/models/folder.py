@@ -32,6 +32,10 @@ KINDS = {
     "bert": ("language.models.bert", "BERTForPretraining", "BERTConfig"),
     "bert-tagger": ("language.models.bert_tasks", "BERTTagger", "BERTTaggerConfig"),
     "bert-spans": ("language.models.bert_tasks", "BERTSpans", "BERTSpansConfig"),
+    "ulmfit": ("language.models.ulmfit", "ULMFiT", "ULMFiTConfig"),
+    "gpt-classifier": ("language.models.gpt_classifier", "GPTClassifier", "GPTClassifierConfig"),
+    "bert-classifier": ("language.models.bert_classifier", "BERTClassifier", "BERTClassifierConfig"),
+    "elmo-classifier": ("language.models.elmo_classifier", "ELMoClassifier", "ELMoClassifierConfig"),
     "transformer": ("language.models.transformer", "Transformer", "TransformerConfig"),
     "lstm-translation": ("language.models.lstm_translation", "LSTMTranslation", "LSTMTranslationConfig"),
 }
@@ -85,8 +89,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
 
     Raises RllabError if there is none, it is damaged or of a newer version, or the two do not belong together.
     """
-    path = Path(folder)
-    path = path / MODEL_FOLDER if (path / MODEL_FOLDER / _CONFIG).is_file() else path
+    path = _found(Path(folder))
     try:
         document = json.loads((path / _CONFIG).read_bytes())
         kind, version, settings = document["kind"], document["version"], document["config"]
@@ -107,6 +110,16 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
     tokenizer = load_tokenizer(path / _TOKENIZER)
     check_vocabulary(tokenizer, config.vocabulary_size)
     return model.to(device).eval(), tokenizer
+
+
+def holds_model(folder: Path | str) -> bool:
+    """Whether a folder that `save_model` wrote, or a run with a model, is there."""
+    return (_found(Path(folder)) / _CONFIG).is_file()
+
+
+def _found(path: Path) -> Path:
+    """A model's folder, where a run's or its own is given."""
+    return path / MODEL_FOLDER if (path / MODEL_FOLDER / _CONFIG).is_file() else path
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> None:

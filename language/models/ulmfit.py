@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from envs.errors import RllabError
 from language.models.awd_lstm import AWDLSTM, AWDLSTMConfig, AWDLSTMEncoder, AWDLSTMState
-from language.models.documents import ReadingConfig, checked_classes, class_count
+from language.models.documents import WHAT_FITS, ReadingConfig, checked_classes, class_count
 from language.models.dropout import check_dropout
 from language.models.padding import check_right_padded, lengths_of, reversed_rows
 
@@ -36,7 +36,7 @@ class ULMFiTConfig:
     longest_gradient: int = 1400
     """Derivatives go into this many tokens at the end of a document, rounded up to whole pieces (20 of them in the
     authors' program). All tokens are pooled."""
-    reading: ReadingConfig = ReadingConfig()
+    reading: ReadingConfig = WHAT_FITS
     """How much of long documents is read; by default all."""
 
     def __post_init__(self) -> None:
