@@ -125,6 +125,8 @@ class Rollout:
     """As in `Batch`."""
     next_observations: Nested | None = None
     """`[N, T, *obs]`: each step's true next observation, an episode's last one included, where it was asked for."""
+    group: Tensor | None = None
+    """Int64 `[N]`: which rows answer the same question, such as responses to one prompt; for baselines by group."""
     episode_returns: np.ndarray | None = None
     episode_lengths: np.ndarray | None = None
     """Raw returns and lengths of the episodes that ended in this rollout, in the order they ended."""

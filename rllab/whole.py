@@ -20,12 +20,13 @@ def evaluate_rows(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
     batch = batch.to(policy.device)
     with torch.no_grad():
         if policy.rows:
-            evaluation = policy.evaluate(batch)
+            evaluation = policy.evaluate(batch, parameters=False)
             return evaluation.log_prob.cpu(), evaluation.value.cpu()
         shape, chunk = batch.valid.shape, policy.evaluation_chunk
         steps = batch.flatten()
         pieces = [
-            policy.evaluate(steps.select(slice(start, start + chunk))) for start in range(0, len(steps.valid), chunk)
+            policy.evaluate(steps.select(slice(start, start + chunk)), parameters=False)
+            for start in range(0, len(steps.valid), chunk)
         ]
         log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
         return log_probs.view(shape).cpu(), values.view(shape).cpu()

@@ -11,6 +11,11 @@ BETAS = (0.9, 0.999)
 """Decay of the first and second moments (Kingma & Ba 2015, algorithm 1)."""
 
 
+def effective_epsilon(epsilon: float, step: int) -> float:
+    """What ε inside the bias correction is outside of it: √(v/c) + ε/√c, with c = 1 − β₂ᵗ, t the step from 1."""
+    return epsilon / math.sqrt(1 - BETAS[1] ** step)
+
+
 class Adam(Protocol):
     """Steps down the gradient that lies in the parameters' `grad`."""
 
@@ -35,8 +40,11 @@ class Adam(Protocol):
 class TorchAdam:
     """`torch.optim.Adam`, fused."""
 
-    def __init__(self, parameters: Tensor, learning_rate: float, epsilon: float) -> None:
-        self.learning_rate, self._parameters = learning_rate, parameters
+    def __init__(
+        self, parameters: Tensor, learning_rate: float, epsilon: float, epsilon_inside: bool = False
+    ) -> None:  # fmt: skip
+        self.learning_rate, self.epsilon, self.epsilon_inside = learning_rate, epsilon, epsilon_inside
+        self._parameters = parameters
         self._adam = torch.optim.Adam([parameters], lr=learning_rate, betas=BETAS, eps=epsilon, fused=True)
 
     def gradient_norm(self) -> float:
@@ -46,7 +54,11 @@ class TorchAdam:
         self._gradient.mul_(factor)
 
     def step(self) -> None:
-        self._adam.param_groups[0]["lr"] = self.learning_rate
+        group = self._adam.param_groups[0]
+        group["lr"] = self.learning_rate
+        if self.epsilon_inside:
+            done = self._adam.state[self._parameters].get("step", 0)
+            group["eps"] = effective_epsilon(self.epsilon, int(done) + 1)
         self._adam.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,9 +81,11 @@ class NumpyAdam:
     (Among NumPy's operations, that is, where torch's kernels find everything cold.)
     """
 
-    def __init__(self, parameters: Tensor, learning_rate: float, epsilon: float) -> None:
+    def __init__(
+        self, parameters: Tensor, learning_rate: float, epsilon: float, epsilon_inside: bool = False
+    ) -> None:  # fmt: skip
         assert parameters.grad is not None
-        self.learning_rate, self.epsilon = learning_rate, epsilon
+        self.learning_rate, self.epsilon, self.epsilon_inside = learning_rate, epsilon, epsilon_inside
         self._parameters, self._gradient = parameters.detach().numpy(), parameters.grad.numpy()
         self._mean, self._square = np.zeros_like(self._parameters), np.zeros_like(self._parameters)
         self._scratch = np.empty_like(self._parameters)
@@ -96,7 +110,8 @@ class NumpyAdam:
         np.add(square, scratch, out=square)
         np.sqrt(square, out=scratch)
         np.multiply(scratch, np.float32(1 / math.sqrt(1 - second**self._steps)), out=scratch)
-        np.add(scratch, np.float32(self.epsilon), out=scratch)
+        epsilon = effective_epsilon(self.epsilon, self._steps) if self.epsilon_inside else self.epsilon
+        np.add(scratch, np.float32(epsilon), out=scratch)
         np.divide(mean, scratch, out=scratch)
         np.multiply(scratch, np.float32(self.learning_rate / (1 - first**self._steps)), out=scratch)
         np.subtract(self._parameters, scratch, out=self._parameters)

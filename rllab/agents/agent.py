@@ -36,6 +36,8 @@ class AgentConfig:
     """How the learning rate falls over training; linear and cosine end near 0, never at it."""
     adam_epsilon: float = 1e-5
     """ε of Adam (the 37 details, core detail 3: 1e-5, not the library's 1e-8)."""
+    adam_epsilon_inside: bool = False
+    """Add ε before the second moment's bias is corrected, as TensorFlow does, not after it: early steps are smaller."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm (the 37 details, core detail 11); 0 turns it off."""
     entropy_coefficient: float = 0.0

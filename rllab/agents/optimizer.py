@@ -36,13 +36,14 @@ class Optimizer:
     """Adam on a part of a policy's flat buffer."""
 
     def __init__(
-        self, policy: Policy, parameters: Tensor, *, learning_rate: float, epsilon: float, max_grad_norm: float
-    ) -> None:
+        self, policy: Policy, parameters: Tensor, *, learning_rate: float, epsilon: float, max_grad_norm: float,
+        epsilon_inside: bool = False,
+    ) -> None:  # fmt: skip
         """`parameters` is `policy.flat` or a leaf that shares its memory (`policy.critic_parameters()`)."""
         self.policy, self.parameters = policy, parameters
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         implementation = TorchAdam if policy.fast is None else NumpyAdam
-        self.adam: Adam = implementation(parameters, learning_rate, epsilon)
+        self.adam: Adam = implementation(parameters, learning_rate, epsilon, epsilon_inside)
 
     def set_rate(self, kind: Schedule, remaining: float) -> float:
         """Apply a schedule; the result is the learning rate in force."""

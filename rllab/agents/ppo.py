@@ -4,7 +4,7 @@ The clipped surrogate of section 3 and the adaptive KL penalty of section 4, wit
 2022 ("The 37 implementation details of proximal policy optimization"), each a field of the configuration.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from rllab.agents.agent import (
 )
 from rllab.agents.optimizer import Optimizer, Schedule, schedule
 from rllab.agents.surrogate import clipped_surrogate
+from rllab.groups import check_one_episode, row_advantages
 from rllab.policies.arrays import ExperienceArrays
 from rllab.policies.policy import Evaluation, Policy
 from rllab.rollout import Experience, Rollout
@@ -41,6 +42,13 @@ class PPOConfig(AgentConfig):
     """Passes over a rollout (K in the paper)."""
     objective: Literal["clip", "kl_penalty"] = "clip"
     """The clipped surrogate (section 3) or the adaptive KL penalty (section 4)."""
+    advantage: Literal["gae", "leave_one_out", "group"] = "gae"
+    """Generalised advantage estimates, which need a critic; or, with several responses to each prompt, a response's
+    return less the mean of the others' (RLOO) or of the group's (GRPO): then no critic learns."""
+    group_deviation: bool = True
+    """With advantage group: divide by the deviation of the group's returns (GRPO does)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """A ratio for each step, or their product over a whole row, which is then one action and clipped once."""
     clip_range: float = 0.2
     """ε of the clipped surrogate (section 6.1: 0.2 was best)."""
     clip_range_schedule: Schedule = "constant"
@@ -66,6 +74,10 @@ class PPOConfig(AgentConfig):
         require(self.target_kl is None or self.target_kl > 0, f"target_kl must be above 0, not {self.target_kl}")
 
     def check(self, num_rows: int, rows: bool) -> None:
+        require(
+            rows or self.ratio == "token",
+            "ratio 'sequence' is for policies that learn from whole rows, as language models do; leave it out here",
+        )
         check_division(self.minibatch_size, num_rows, self.rollout_steps, rows)
 
 
@@ -79,7 +91,7 @@ class PPO(Agent):
         super().__init__(policy, config or PPOConfig(), seed)
         self.optimizer = Optimizer(
             policy, policy.flat, learning_rate=self.config.learning_rate, epsilon=self.config.adam_epsilon,
-            max_grad_norm=self.config.max_grad_norm,
+            max_grad_norm=self.config.max_grad_norm, epsilon_inside=self.config.adam_epsilon_inside,
         )  # fmt: skip
         self.kl_coefficient = self.config.kl_penalty_initial
 
@@ -92,8 +104,15 @@ class PPO(Agent):
         learning_rate = self.optimizer.set_rate(config.learning_rate_schedule, remaining)
         clip_range = config.clip_range * schedule(config.clip_range_schedule, remaining)
 
-        advantages = self.advantages(rollout)
-        returns = advantages + rollout.values
+        if config.ratio == "sequence":
+            check_one_episode(rollout, "ratio 'sequence'")
+        if config.advantage == "gae":
+            advantages = self.advantages(rollout)
+            returns = advantages + rollout.values
+        else:
+            advantages = returns = row_advantages(
+                rollout, config.advantage, discount=config.discount, divide=config.group_deviation
+            )
         batch = self.experience(rollout, advantages, returns)
         if config.normalise_advantages == "batch":
             batch = replace(batch, advantages=standardised(batch.advantages, batch))
@@ -113,11 +132,12 @@ class PPO(Agent):
         metrics = {name: float(sum(m[name] for m in statistics)) / len(statistics) for name in statistics[0]}
         metrics |= {
             "gradient_norm": sum(norms) / max(len(norms), 1),
-            "explained_variance": explained_variance(rollout, returns),
             "learning_rate": learning_rate,
             "clip_range": clip_range,
             "minibatches": len(norms),
         }
+        if config.advantage == "gae":
+            metrics["explained_variance"] = explained_variance(rollout, returns)
         if config.objective == "kl_penalty":
             metrics |= self._adapt_penalty(batch)
         return metrics
@@ -125,7 +145,8 @@ class PPO(Agent):
     def _gradients(self, batch: Experience, size: int, clip_range: float) -> Iterator[tuple[Any, Measured]]:
         """Epochs of minibatches: each time the gradient lies in the buffer; the loss, and what is reported of it."""
         config, fast = self.config, self.policy.fast
-        by_hand = config.objective == "clip" and config.value_clip_range is None and type(self).loss is PPO.loss
+        plain = (config.objective, config.advantage, config.ratio) == ("clip", "gae", "token")
+        by_hand = plain and config.value_clip_range is None and type(self).loss is PPO.loss
         if fast is not None and by_hand:
             arrays = ExperienceArrays.of(batch)
             for _ in range(config.epochs):
@@ -134,7 +155,8 @@ class PPO(Agent):
             return
         for _ in range(config.epochs):
             for minibatch in batch.minibatches(size, self.generator):
-                loss, measured = self.loss(minibatch, self.policy.evaluate(minibatch), clip_range)
+                evaluation = self.policy.evaluate(minibatch, parameters=config.objective == "kl_penalty")
+                loss, measured = self.loss(minibatch, evaluation, clip_range)
                 self.policy.gradient(loss, self.policy.flat)
                 yield loss.detach(), measured
 
@@ -147,26 +169,31 @@ class PPO(Agent):
 
         # Not even an infinite ratio of a step that does not exist may reach the mean, where 0 · ∞ is NaN.
         log_ratio = torch.where(batch.valid, evaluation.log_prob - batch.log_probs, 0.0)
+        mean: Callable[[Tensor], Tensor] = batch.mean
+        if config.ratio == "sequence":
+            log_ratio, advantage, mean = _by_row(batch, log_ratio, advantage)
         ratio = log_ratio.exp()
         if config.objective == "clip":
             clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-            policy_loss = -batch.mean(torch.min(ratio * advantage, clipped * advantage))
+            policy_loss = -mean(torch.min(ratio * advantage, clipped * advantage))
         else:
             divergence = batch.mean(self._divergence(batch, evaluation))
-            policy_loss = -batch.mean(ratio * advantage) + self.kl_coefficient * divergence
+            policy_loss = -mean(ratio * advantage) + self.kl_coefficient * divergence
 
-        value_loss = batch.mean(self._squared_error(batch, evaluation.value))
         entropy = batch.mean(evaluation.entropy)
-        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
+        measured = {"policy_loss": policy_loss, "entropy": entropy}
+        loss = policy_loss
+        if config.advantage == "gae":
+            measured["value_loss"] = value_loss = batch.mean(self._squared_error(batch, evaluation.value))
+            loss = loss + config.value_coefficient * value_loss
+        if config.entropy_coefficient:
+            loss = loss - config.entropy_coefficient * entropy
 
         with torch.no_grad():
-            measured = {
-                "policy_loss": policy_loss,
-                "value_loss": value_loss,
-                "entropy": entropy,
+            measured |= {
                 # Schulman's estimator k3: unbiased, never negative (http://joschu.net/blog/kl-approx.html).
-                "approximate_kl": batch.mean(ratio - 1 - log_ratio),
-                "clip_fraction": batch.mean(((ratio - 1).abs() > clip_range).float()),
+                "approximate_kl": mean(ratio - 1 - log_ratio),
+                "clip_fraction": mean(((ratio - 1).abs() > clip_range).float()),
             }
         return loss, {name: value.detach() for name, value in measured.items()}
 
@@ -181,6 +208,7 @@ class PPO(Agent):
     def _divergence(self, batch: Experience, evaluation: Evaluation) -> Tensor:
         """KL(π_old ‖ π) at each step, exactly."""
         assert batch.parameters is not None
+        assert evaluation.parameters is not None
         old = self.policy.distribution(batch.parameters, batch.action_mask)
         return old.kl(self.policy.distribution(evaluation.parameters, batch.action_mask))
 
@@ -201,3 +229,14 @@ class PPO(Agent):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.kl_coefficient = state["kl_coefficient"]
+
+
+def _by_row(
+    batch: Experience, log_ratio: Tensor, advantage: Tensor
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Rows `[B, T]` as single actions `[B]`: their log-ratios, their steps' mean advantages, and the mean over rows."""
+    lengths = batch.valid.sum(1)
+    exists = (lengths > 0).float()
+    weights = exists / exists.sum().clamp_min(1)
+    advantages = torch.where(batch.valid, advantage, 0.0).sum(1) / lengths.clamp_min(1)
+    return log_ratio.sum(1), advantages, lambda values: torch.dot(values, weights)

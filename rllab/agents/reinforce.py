@@ -23,6 +23,7 @@ from rllab.agents.agent import (
     standardised,
 )
 from rllab.agents.optimizer import Optimizer
+from rllab.groups import row_advantages
 from rllab.policies.policy import Policy
 from rllab.returns import rewards_to_go
 from rllab.rollout import Rollout
@@ -34,10 +35,13 @@ class ReinforceConfig(AgentConfig):
 
     gae_lambda: float = 1.0
     """With baseline value: λ of generalised advantage estimation; 1 is the reward-to-go itself."""
-    baseline: Literal["none", "mean", "value"] = "value"
+    baseline: Literal["none", "mean", "value", "leave_one_out", "group"] = "value"
     """What is taken off the reward-to-go: nothing, its mean over the batch, or a learned value. Only the last
     can bootstrap where a time limit or the rollout's end cuts an episode; the others learn from episodes that
-    ended, and take a time limit for an end."""
+    ended, and take a time limit for an end. With several responses to each prompt also, off a whole response's
+    return: the mean of the others' (RLOO), or of the group's (GRPO)."""
+    group_deviation: bool = True
+    """With baseline group: divide by the deviation of the group's returns (GRPO does)."""
     normalise_advantages: bool = True
     """Standardise advantages over the whole batch."""
     critic_epochs: int = 10
@@ -67,13 +71,14 @@ class Reinforce(Agent):
         self.episodes_end = False
         """Whether an episode has ever ended within a rollout, which the baselines none and mean depend on."""
         epsilon, max_grad_norm = self.config.adam_epsilon, self.config.max_grad_norm
+        inside = self.config.adam_epsilon_inside
         self.optimizer = Optimizer(
-            policy, policy.actor_parameters(),
-            learning_rate=self.config.learning_rate, epsilon=epsilon, max_grad_norm=max_grad_norm,
+            policy, policy.actor_parameters(), learning_rate=self.config.learning_rate, epsilon=epsilon,
+            max_grad_norm=max_grad_norm, epsilon_inside=inside,
         )  # fmt: skip
         self.critic_optimizer = Optimizer(
-            policy, policy.critic_parameters(),
-            learning_rate=self.config.critic_learning_rate, epsilon=epsilon, max_grad_norm=max_grad_norm,
+            policy, policy.critic_parameters(), learning_rate=self.config.critic_learning_rate, epsilon=epsilon,
+            max_grad_norm=max_grad_norm, epsilon_inside=inside,
         )  # fmt: skip
 
     @property
@@ -94,10 +99,11 @@ class Reinforce(Agent):
         if config.normalise_advantages:
             advantage = standardised(advantage, batch)
 
-        evaluation = self.policy.evaluate(batch)
+        evaluation = self.policy.evaluate(batch, parameters=False)
         policy_loss = -batch.mean(evaluation.log_prob * advantage)
         entropy = batch.mean(evaluation.entropy)
-        gradient_norm = self.optimizer.step(policy_loss - config.entropy_coefficient * entropy)
+        loss = policy_loss - config.entropy_coefficient * entropy if config.entropy_coefficient else policy_loss
+        gradient_norm = self.optimizer.step(loss)
 
         metrics = {
             "policy_loss": float(policy_loss.detach()),
@@ -123,6 +129,11 @@ class Reinforce(Agent):
         if self.config.baseline == "value":
             advantages = self.advantages(rollout)
             return advantages, advantages + rollout.values, rollout.valid
+        if self.config.baseline in ("leave_one_out", "group"):
+            advantages = row_advantages(
+                rollout, self.config.baseline, discount=self.config.discount, divide=self.config.group_deviation
+            )
+            return advantages, advantages, rollout.valid
         returns, complete = rewards_to_go(
             rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid, discount=self.config.discount
         )

@@ -82,6 +82,7 @@ class TRPO(Agent):
         self.critic_optimizer = Optimizer(
             policy, policy.critic_parameters(), learning_rate=self.config.learning_rate,
             epsilon=self.config.adam_epsilon, max_grad_norm=self.config.max_grad_norm,
+            epsilon_inside=self.config.adam_epsilon_inside,
         )  # fmt: skip
 
     @property
@@ -109,6 +110,7 @@ class TRPO(Agent):
         evaluation = self.policy.evaluate(batch)
         # From the same pass that the KL divergences come from, so that at the old policy both are exact:
         # ratios of 1, a divergence of 0.
+        assert evaluation.parameters is not None
         old_log_prob, old_parameters = evaluation.log_prob.detach(), evaluation.parameters.detach()
         entropy = float(batch.mean(evaluation.entropy.detach()))
         bonus = config.entropy_coefficient
@@ -173,6 +175,7 @@ class TRPO(Agent):
         ratio = (evaluation.log_prob - old_log_prob).exp()
         surrogate = batch.mean(ratio * batch.advantages)
         surrogate += self.config.entropy_coefficient * batch.mean(evaluation.entropy)
+        assert evaluation.parameters is not None
         old = self.policy.distribution(old_parameters, batch.action_mask)
         new = self.policy.distribution(evaluation.parameters, batch.action_mask)
         return float(surrogate), float(batch.mean(old.kl(new)))

@@ -68,15 +68,15 @@ class ActorCritic(Policy):
     def distribution(self, parameters: Tensor, action_mask: Tensor | None = None) -> Distribution:
         return self.family.build(parameters, action_mask)
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch, *, parameters: bool = True) -> Evaluation:
         if self.fast is None:
             return super().evaluate(batch)
         shape = batch.valid.shape
-        log_prob, entropy, value, parameters = FastEvaluation.apply(self.flat, self.fast, batch)  # type: ignore[no-untyped-call]
+        log_prob, entropy, value, found = FastEvaluation.apply(self.flat, self.fast, batch)  # type: ignore[no-untyped-call]
         if len(shape) > 1:
             log_prob, entropy, value = log_prob.view(shape), entropy.view(shape), value.view(shape)
-            parameters = parameters.view(*shape, -1)
-        return Evaluation(log_prob, entropy, value, parameters)
+            found = found.view(*shape, -1)
+        return Evaluation(log_prob, entropy, value, found)
 
     def value(self, batch: Batch) -> Tensor:
         if self.fast is None:

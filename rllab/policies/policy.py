@@ -28,8 +28,8 @@ class Evaluation:
     log_prob: Tensor
     entropy: Tensor
     value: Tensor
-    parameters: Tensor
-    """`[..., D]`: the distribution's parameters."""
+    parameters: Tensor | None
+    """`[..., D]`: the distribution's parameters; None where they were not asked for and would take much memory."""
 
 
 class Policy(ABC):
@@ -51,12 +51,16 @@ class Policy(ABC):
     """Running scale of the rewards it was trained on, if they were scaled; evaluation never uses it."""
 
     def __init__(self, module: nn.Module, critic: list[nn.Parameter], device: torch.device | str = "cpu") -> None:
-        """Lay out `module`'s parameters flat, the `critic`'s (on which no action depends) last."""
+        """Lay out `module`'s parameters flat, the `critic`'s (on which no action depends) last.
+
+        Those that are frozen (`requires_grad` False) stay where they are, outside of the buffer.
+        """
         self.module = module.to(device)
         self.device = torch.device(device)
         of_critic = {id(parameter) for parameter in critic}
-        self._actor = [p for p in module.parameters() if id(p) not in of_critic]
-        ordered = self._actor + [p for p in module.parameters() if id(p) in of_critic]
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self._actor = [p for p in trained if id(p) not in of_critic]
+        ordered = self._actor + [p for p in trained if id(p) in of_critic]
         self.actor_size = sum(p.numel() for p in self._actor)
         self.flat = flatten_parameters(ordered)
         """Every parameter, `[P]`; `flat.grad` holds every gradient."""
@@ -65,14 +69,19 @@ class Policy(ABC):
     def distribution(self, parameters: Tensor, action_mask: Tensor | None = None) -> Distribution:
         """The action distribution with these parameters `[..., D]`."""
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch, *, parameters: bool = True) -> Evaluation:
         """Log-probability and entropy of the batch's actions and the value of its observations.
 
         `backward()` on a loss made of them adds to `flat.grad`.
+
+        Args:
+            batch: steps or whole rows.
+            parameters: whether those of the distributions are wanted, as they are for a KL divergence. A policy whose
+                distributions are large (a language model's) may do without them otherwise.
         """
-        parameters, value = self.module(batch)
-        distribution = self.distribution(parameters, batch.action_mask)
-        return Evaluation(distribution.log_prob(batch.actions), distribution.entropy(), value, parameters)
+        found, value = self.module(batch)
+        distribution = self.distribution(found, batch.action_mask)
+        return Evaluation(distribution.log_prob(batch.actions), distribution.entropy(), value, found)
 
     def value(self, batch: Batch) -> Tensor:
         """The critic alone, `[...]`: gradients reach the critic's own parameters and nothing else."""
