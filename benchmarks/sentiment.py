@@ -123,11 +123,11 @@ def main(arguments: Arguments) -> None:
         key = cell.key(arguments)
         if key in results:
             continue
-        began = time.perf_counter()
+        began = time.process_time()
         found = _counted(cell, arguments) if cell.kind == "tf-idf" else _trained(cell, arguments)
-        results[key] = {**found, "seconds": round(time.perf_counter() - began, 1)}
+        results[key] = {**found, "seconds": round(time.process_time() - began, 1)}
         write_atomically(path, json.dumps(results, indent=1).encode())
-        console.print(f"{key}: {found['right'] / found['tested']:.3f} in {results[key]['seconds']:.0f} s")
+        console.print(f"{key}: {found['right'] / found['tested']:.3f} in {results[key]['seconds']:.0f} CPU seconds")
     print(_table(cells, arguments, results))
 
 
@@ -215,7 +215,7 @@ def _table(cells: list[Cell], arguments: Arguments, results: dict[str, Any]) -> 
     labels = list(dict.fromkeys(cell.labels for cell in cells))
     rows = dict.fromkeys(cell.row for cell in cells)
     heads = [f"{count:,} labels" if count else "all labels" for count in labels]
-    lines = [f"| | {' | '.join(heads)} | seconds |", f"|---|{'---|' * (len(heads) + 1)}"]
+    lines = [f"| | {' | '.join(heads)} | CPU seconds |", f"|---|{'---|' * (len(heads) + 1)}"]
     for row in rows:
         shown, seconds = [], []
         for count in labels:

@@ -28,8 +28,8 @@ def record_episode(
     max_steps: int | None = None,
     seed: int | None = None,
 ) -> Iterator[Frame]:
-    """Films one episode (with termination `restart` one game), from its first observation to its last, frame by frame as
-    they are asked for.
+    """Films one episode (with termination `restart` one game), from its first observation to its last, frame by frame
+    as they are asked for.
 
     Args:
         config: the environment; its `num_envs`, `vectorization` and `autoreset` play no part.

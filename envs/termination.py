@@ -22,8 +22,8 @@ from envs.simulators import renew_box2d_world
 TerminationName = Literal["episode", "ignored", "absorbing", "restart"]
 
 HIDDEN_END = "hidden_end"
-"""In the info of a step that would have ended the episode for the first time (ignored, absorbing), or at which a new game
-took the place of one that is over (restart). What follows in an episode of the former kinds is no game."""
+"""In the info of a step that would have ended the episode for the first time (ignored, absorbing), or at which a new
+game took the place of one that is over (restart). What follows in an episode of the former kinds is no game."""
 
 _FURTHEST = 4.0
 """Half-widths of the screen at which CartPole's cart is drawn when it is even further away."""

@@ -9,6 +9,7 @@ SUBCOMMANDS = {
     "generate": "language.cli.generate",
     "classify": "language.cli.classify",
     "translate": "language.cli.translate",
+    "tune": "language.cli.tune",
     "embed": "language.cli.embed",
     "inspect": "language.cli.inspect",
 }

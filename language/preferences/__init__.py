@@ -1,0 +1,1 @@
+"""Language models that learn from preferences and other rewards, by the agents of `rllab`."""

@@ -1,0 +1,235 @@
+"""What a language model must offer to be a policy, and how the models of `language.models` offer it.
+
+Rows are a prompt `[P]`, padded on the left, and a response `[T]`, padded on the right. A causal model reads both as one
+sequence; a Transformer with an encoder reads the prompt as its source and writes the response as its target; an LSTM
+reads rows from their first token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from envs.errors import RllabError
+from language.decoding import Decodable
+from language.models.attention import AttentionMask
+from language.models.awd_lstm import AWDLSTM
+from language.models.gpt import GPT
+from language.models.padding import aligned_left, lengths_of
+from language.models.transformer import Transformer
+from language.tokenizers.tokenizer import Tokenizer
+
+
+class TextModel(Protocol):
+    """A language model as a policy needs it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Its weights."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of a feature."""
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence of prompt and response together; None where there is no limit."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether a response continues the prompt's text, or is a text of its own."""
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a prompt's text with what the model expects around them."""
+
+    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
+        """What generates responses to prompts `[N, P]`, and the tokens `[N, S]` that it begins with, and their mask."""
+
+    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
+        """What chooses each token of the response: `[N, T, width]`, for `[N, P + T]` with P = `prompt`.
+
+        Column t knows the prompt and the first t tokens of the response. What it has where `valid` `[N, P + T]` is
+        False means nothing, and changes nothing elsewhere.
+        """
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix `[V, width]` and the bias `[V]` that make logits of features."""
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """The parameters of the embeddings and of so many layers from below. Raises RllabError if there are fewer."""
+
+
+@dataclass(frozen=True)
+class CausalText:
+    """A GPT, or another model of `language.models` that has its parts."""
+
+    module: GPT
+    continues = True
+
+    @property
+    def width(self) -> int:
+        """See `TextModel`."""
+        return self.module.config.width
+
+    @property
+    def context(self) -> int | None:
+        """See `TextModel`."""
+        return self.module.config.context
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """As it is."""
+        return list(ids)
+
+    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
+        """The model itself, which begins with the prompts."""
+        return self.module, tokens, valid
+
+    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
+        """See `TextModel`."""
+        # No token looks at padding behind it, so only that before prompts needs a mask; without any there is none.
+        seen = valid[:, :-1].clone()
+        seen[:, prompt:] = True
+        return self.module.features(tokens[:, :-1], seen)[:, prompt - 1 :]
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The token embeddings."""
+        return self.module.tokens.weight, None
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """Embeddings (and with them the output, which is tied to them) and blocks."""
+        _check_layers(layers, self.module.config.layers)
+        blocks = [parameter for block in self.module.blocks[:layers] for parameter in block.parameters()]
+        return [*self.module.tokens.parameters(), *self.module.positions.parameters(), *blocks]
+
+
+@dataclass(frozen=True)
+class TranslatingText:
+    """A Transformer: the prompt is its source, and the response what it writes of it."""
+
+    module: Transformer
+    begin: int
+    """The id of the token that begins a target."""
+    end: int
+    """The id of the token that ends a source."""
+    continues = False
+
+    @property
+    def width(self) -> int:
+        """See `TextModel`."""
+        return self.module.config.width
+
+    @property
+    def context(self) -> int | None:
+        """Source and target have one each, so together they may be as long as either and still fit."""
+        return self.module.config.context
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """With the end token, as in training."""
+        return [*ids, self.end]
+
+    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
+        """The decoder for these sources, which begins with the begin token."""
+        begin = torch.full((len(tokens), 1), self.begin, device=tokens.device)
+        writer = self.module.bound(aligned_left(tokens, valid), aligned_left(valid, valid))
+        return writer, begin, torch.ones_like(begin, dtype=torch.bool)
+
+    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
+        """See `TextModel`."""
+        model, source_valid = self.module, valid[:, :prompt]
+        source, source_valid = aligned_left(tokens[:, :prompt], source_valid), aligned_left(source_valid, source_valid)
+        begin = torch.full((len(tokens), 1), self.begin, device=tokens.device)
+        target = torch.cat([begin, tokens[:, prompt:-1]], 1)
+        memory = model.memory(model.encode(source, source_valid))
+        x = model.embedded_at(target, torch.arange(target.shape[1], device=tokens.device)[None])
+        looking = AttentionMask.of(source_valid)
+        for block, looked_at in zip(model.decoder, memory, strict=True):
+            x = block(x, AttentionMask(causal=True), looked_at, looking)
+        return cast(Tensor, model.decoder_norm(x))
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The token embeddings."""
+        return self.module.tokens.weight, None
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """Embeddings, and layers of the encoder and then of the decoder."""
+        blocks = [*self.module.encoder, *self.module.decoder]
+        _check_layers(layers, len(blocks))
+        return [*self.module.tokens.parameters(), *(p for block in blocks[:layers] for p in block.parameters())]
+
+
+@dataclass(frozen=True)
+class RecurrentText:
+    """An AWD-LSTM that reads forwards."""
+
+    module: AWDLSTM
+    continues = True
+
+    def __post_init__(self) -> None:
+        if self.module.config.backward:
+            raise RllabError("A backward AWD-LSTM says what comes before a text and writes none; give a forward one.")
+
+    @property
+    def width(self) -> int:
+        """See `TextModel`."""
+        return self.module.config.widths[-1]
+
+    @property
+    def context(self) -> int | None:
+        """No sequence is too long."""
+        return None
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """As it is."""
+        return list(ids)
+
+    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
+        """The model itself, which begins with the prompts."""
+        return self.module, tokens, valid
+
+    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
+        """See `TextModel`."""
+        # From the first token on, as the state before it is zeros; then back to where the columns were.
+        before = prompt - lengths_of(valid[:, :prompt])
+        columns = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        shifted = tokens[rows, (columns + before[:, None]).clamp_max(tokens.shape[1] - 1)]
+        outputs = self.module.encoder(shifted).dropped_outputs[-1]
+        return cast(Tensor, outputs[rows, columns[prompt - 1 :] - before[:, None]])
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The softmax's matrix and bias."""
+        return self.module.softmax, self.module.bias
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """The embedding (and with it the output where they are tied) and LSTMs."""
+        embedding, *lstms = self.module.encoder.layer_groups()
+        _check_layers(layers, len(lstms))
+        return [*embedding, *(parameter for group in lstms[:layers] for parameter in group)]
+
+
+def text_model(module: nn.Module, tokenizer: Tokenizer | None = None) -> TextModel:
+    """A model as a policy needs it; the tokenizer tells a Transformer's begin and end tokens.
+
+    Raises:
+        RllabError: it writes no text, or lacks such tokens.
+    """
+    if isinstance(module, GPT):
+        return CausalText(module)
+    if isinstance(module, AWDLSTM):
+        return RecurrentText(module)
+    if isinstance(module, Transformer) and tokenizer is not None:
+        special = tokenizer.special
+        if special.begin is None or special.end is None:
+            raise RllabError("A Transformer needs a tokenizer with a begin and an end token; train it with both.")
+        return TranslatingText(module, tokenizer.vocabulary[special.begin], tokenizer.vocabulary[special.end])
+    raise RllabError(
+        f"A {type(module).__name__} cannot be fine-tuned from rewards; give a GPT, a Transformer language model, an "
+        "AWD-LSTM or a Transformer for translation."
+    )
+
+
+def _check_layers(layers: int, there_are: int) -> None:
+    if not 0 <= layers <= there_are:
+        raise RllabError(f"frozen_layers is {layers}, but the model has {there_are} layers; give at most so many.")
