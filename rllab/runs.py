@@ -7,6 +7,7 @@ runs/CartPole-v1-ppo-s1-20260101-120000/
   videos/
 """
 
+import contextlib
 import difflib
 import importlib.metadata
 import json
@@ -107,8 +108,12 @@ class Run:
         self.config = dict(config)
 
     def discard(self) -> None:
-        """Delete the run's files, so that its folder can be given again; for a run that failed before it began."""
+        """Delete the run's files, and its folder if nothing else is in it; for a run that failed before it began."""
         _delete_run_files(self.path)
+        self.close()
+        (self.path / _LOCK_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files are in it
+            self.path.rmdir()
 
     def stop_reason(self) -> str | None:
         """Why training ended before its configured steps, as the latest checkpoint says; None if it did not."""

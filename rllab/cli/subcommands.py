@@ -20,8 +20,8 @@ class Subcommand:
 
     summary: str
     """What it is for, in a line."""
-    run: Callable[[Sequence[str]], object]
-    """Does it, given the arguments after its name."""
+    run: Callable[[Sequence[str]], int | None]
+    """Does it, given the arguments after its name; the exit code, or None for 0."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Subcommands:
             raise RllabError(f"there is no subcommand '{name}' of {self.name}; {hint}")
         found = self.modules[name]
         if isinstance(found, Subcommand):
-            found.run(argv[1:])
-            return 0
+            return found.run(argv[1:]) or 0
         code: int = importlib.import_module(found).command(argv[1:])
         return code
 
