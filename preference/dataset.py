@@ -1,7 +1,6 @@
 """Comparisons as arrays to learn from: clips stacked and padded, who learns from which, and what is held out."""
 
 import uuid
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,19 +37,16 @@ class ClipBatch:
 
 
 def _stacked(clips: Sequence[Clip], name: str, valid: NDArray[np.bool_]) -> NDArray[Any]:
-    arrays = [clip.arrays[name] for clip in clips]
-    shape, dtype = arrays[0].shape[1:], arrays[0].dtype
-    for clip, array in zip(clips, arrays, strict=True):
-        if array.shape[1:] != shape:
+    like = clips[0].arrays[name]
+    stacked = np.zeros((*valid.shape, *like.shape[1:]), like.dtype)
+    for i, clip in enumerate(clips):
+        array = clip.arrays[name]
+        if array.shape[1:] != like.shape[1:]:
             raise RllabError(
                 f"clips of one environment are needed: the {name} of clip {clip.id} have the shape {array.shape[1:]}, "
-                f"and those of clip {clips[0].id} {shape}"
+                f"and those of clip {clips[0].id} {like.shape[1:]}"
             )
-    joined = np.concatenate(arrays, dtype=dtype, casting="unsafe")
-    if valid.all():
-        return joined.reshape(*valid.shape, *shape)
-    stacked = np.zeros((*valid.shape, *shape), dtype)
-    stacked[valid] = joined
+        stacked[i, : len(array)] = array
     return stacked
 
 
@@ -61,9 +57,8 @@ class ComparisonData:
     comes. As the set grows this becomes the paper's sampling with replacement (Oza & Russell 2001, "Online Bagging and
     Boosting"), and an answer weighs the same in every fit.
 
-    A share of the clips is held out. Whether a clip is one of them follows from its id, so that questions can be about
-    two of the same side; of a pair that was chosen without regard to that, a clip is on the side of its partner if that
-    came before. A pair of a clip of either side is neither learnt from nor measured on.
+    A share of the clips is held out: each clip is on a side from when it first comes, its partner on the same if that
+    is new too. A pair of a clip of either side is neither learnt from nor measured on.
     """
 
     def __init__(
@@ -92,9 +87,7 @@ class ComparisonData:
     def add(self, first: Clip, second: Clip, preference: float, key: str = "") -> None:
         """Take a comparison in; μ = ½ is a tie; `key` is what `remove` knows it by."""
         drawn = bool(self.generator.random() < self.share)
-        sides = {self.intended_side(first), self.intended_side(second)}
-        decided = [known for known in map(self.side, (first, second)) if known is not None]
-        side = decided[0] if decided else sides.pop() if len(sides) == 1 else drawn
+        side = next((known for known in map(self.side, (first, second)) if known is not None), drawn)
         self.keys.append(key)
         self.pairs.append((self._index(first, side), self._index(second, side)))
         self.preferences.append(preference)
@@ -105,12 +98,6 @@ class ComparisonData:
         """Whether a clip is held out; None while it is in no comparison."""
         index = self._clips.get(clip.id)
         return None if index is None else self._sides[index]
-
-    def intended_side(self, clip: Clip) -> bool:
-        """Whether a clip is held out, or will be once it is in a comparison with another such."""
-        known = self.side(clip)
-        # Evenly distributed, whatever ids people give.
-        return zlib.crc32(clip.id.bytes) < self.share * 2**32 if known is None else known
 
     def remove(self, key: str) -> bool:
         """Forget a comparison, as when somebody changed their mind; whether it was there. Its clips stay."""
