@@ -1,7 +1,7 @@
 """TextCollector: rollouts of responses, rewarded at their end and held near to the reference at every token.
 
 Ziegler et al. 2019, "Fine-tuning language models from human preferences" (section 2.2), with the details of Huang et
-al. 2024, "The N implementation details of RLHF with PPO".
+al. 2023, "The N implementation details of RLHF with PPO".
 """
 
 import time

@@ -214,8 +214,12 @@ def _some_rows(batch: Batch) -> list[Batch]:
 
 def _of_actions(model: TextModel, features: Tensor, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probabilities of a batch's actions and the entropies `[N, T]`, both 0 where no action exists."""
-    there = batch.valid[:, : features.shape[1]].nonzero(as_tuple=True)
-    found = chosen_tokens(features[there], *model.output(), batch.actions[there], temperature)
-    zeros = torch.zeros(batch.valid.shape, device=features.device)
-    log_prob, entropy = (zeros.index_put(there, part) for part in found)
+    kept = features.shape[1]
+    there = batch.valid[:, :kept].flatten().nonzero()[:, 0]
+    chosen = batch.actions[:, :kept].flatten()[there]
+    found = chosen_tokens(features.flatten(0, 1).index_select(0, there), *model.output(), chosen, temperature)
+    zeros, missing = torch.zeros(batch.valid[:, :kept].numel(), device=features.device), batch.valid.shape[1] - kept
+    log_prob, entropy = (
+        nn.functional.pad(zeros.index_put((there,), part).view(-1, kept), (0, missing)) for part in found
+    )
     return log_prob, entropy

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from language.decoding.noise import row_seeds
 from language.preferences.collect import distinct_pairs
 from language.preferences.policy import TextPolicy
@@ -127,4 +125,4 @@ def read_evaluations(folder: Path | str) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, default=np.ndarray.tolist) + "\n"
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -88,10 +88,9 @@ class CausalText:
 
     def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
         """See `TextModel`."""
-        # No token looks at padding behind it, so only that before prompts needs a mask; without any there is none.
-        seen = valid[:, :-1].clone()
-        seen[:, prompt:] = True
-        return self.module.features(tokens[:, :-1], seen)[:, prompt - 1 :]
+        # No token looks at padding behind it, so no mask is needed.
+        inputs, places = _from_first_token(tokens, valid, prompt)
+        return _at(self.module.features(inputs), places)
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The token embeddings."""
@@ -190,13 +189,8 @@ class RecurrentText:
 
     def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
         """See `TextModel`."""
-        # From the first token on, as the state before it is zeros; then back to where the columns were.
-        before = prompt - lengths_of(valid[:, :prompt])
-        columns = torch.arange(tokens.shape[1] - 1, device=tokens.device)
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        shifted = tokens[rows, (columns + before[:, None]).clamp_max(tokens.shape[1] - 1)]
-        outputs = self.module.encoder(shifted).dropped_outputs[-1]
-        return cast(Tensor, outputs[rows, columns[prompt - 1 :] - before[:, None]])
+        inputs, places = _from_first_token(tokens, valid, prompt)
+        return _at(self.module.encoder(inputs).dropped_outputs[-1], places)
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The softmax's matrix and bias."""
@@ -228,6 +222,28 @@ def text_model(module: nn.Module, tokenizer: Tokenizer | None = None) -> TextMod
         f"A {type(module).__name__} cannot be fine-tuned from rewards; give a GPT, a Transformer language model, an "
         "AWD-LSTM or a Transformer for translation."
     )
+
+
+def _from_first_token(tokens: Tensor, valid: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
+    """Rows `[N, P + T]` without the padding before their prompts, and without their last tokens, which nothing follows.
+
+    Returns:
+        The inputs int64 `[N, L]`, padded on the right, and the place in them `[N, T]` at which each token of a response
+        is chosen; behind its end, some place that is there.
+    """
+    lengths = lengths_of(valid[:, :prompt])
+    longest = max(1, int(lengths_of(valid).max()) - 1)
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    taken = (columns[:longest] + (prompt - lengths)[:, None]).clamp_max(tokens.shape[1] - 1)
+    places = (columns[: tokens.shape[1] - prompt] + (lengths - 1)[:, None]).clamp_max(longest - 1)
+    return tokens.gather(1, taken), places
+
+
+def _at(outputs: Tensor, places: Tensor) -> Tensor:
+    """`outputs[n, places[n, t]]`, `[N, L, width]` and `[N, T]` to `[N, T, width]`."""
+    rows = torch.arange(len(places), device=places.device)[:, None] * outputs.shape[1]
+    # By one index of all rows, whose derivative is a sum and not a general scatter.
+    return outputs.flatten(0, 1).index_select(0, (places + rows).flatten()).view(*places.shape, -1)
 
 
 def _check_layers(layers: int, there_are: int) -> None:

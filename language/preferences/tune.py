@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from envs.errors import RllabError
-from language.models.folder import MODEL_FOLDER, load_model, save_model
+from language.models.folder import MODEL_FOLDER, holds_model, load_model, save_model
 from language.preferences.collect import KLRunawayError, TextCollector
 from language.preferences.policy import TextPolicy
 from language.preferences.prompts import read_prompts
@@ -129,7 +129,7 @@ def tune(
         for name in (REFERENCE_FOLDER, MODEL_FOLDER, BEST_FOLDER):
             shutil.rmtree(folder / name, ignore_errors=True)  # of a run that is overwritten
         (folder / FILE).unlink(missing_ok=True)
-        save_model(folder / REFERENCE_FOLDER, workshop.policy.reference.text.module, workshop.tokenizer)
+        _keep_reference(run, workshop)
         training.write_to(run)
         training.save()
         return _finish(training, run, workshop)
@@ -157,11 +157,19 @@ def resume(
             config = replace(config, loop=replace(config.loop, steps=steps))
             run.update_config({**run.config, **config.to_json()})
         reference = run.path / REFERENCE_FOLDER
-        workshop = TuneWorkshop(config, reference if reference.is_dir() else None)
+        workshop = TuneWorkshop(config, reference if holds_model(reference) else None)
+        _keep_reference(run, workshop)
         training = workshop.training(run.path, callbacks, quiet)
         training.write_to(run)
         go_on(training, run)
         return _finish(training, run, workshop)
+
+
+def _keep_reference(run: Run, workshop: TuneWorkshop) -> None:
+    """Write the model as it was, so that the run depends on no other folder; once."""
+    folder = run.path / REFERENCE_FOLDER
+    if not holds_model(folder):
+        save_model(folder, workshop.policy.reference.text.module, workshop.tokenizer)
 
 
 def _finish(training: Training, run: Run, workshop: TuneWorkshop) -> TunedRun:

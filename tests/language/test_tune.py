@@ -1,6 +1,7 @@
 """Runs of fine-tuning from rewards: what they leave, that they go on exactly, learn, and stop with a sentence."""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +17,10 @@ from language.cli.tune import command
 from language.models.folder import load_model, save_model
 from language.preferences.collect import KLRunawayError, RewardConfig
 from language.preferences.policy import TextPolicy, TextPolicyConfig
-from language.preferences.prompts import PromptsConfig
+from language.preferences.prompts import PromptsConfig, read_prompts
 from language.preferences.responses import ResponsesConfig
 from language.preferences.text_evaluation import read_evaluations
+from language.preferences.text_models import text_model
 from language.preferences.tune import TuneWorkshop, resume, tune
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
 from rllab.agents import AGENTS, PPOConfig, ReinforceConfig, TRPOConfig
@@ -255,3 +257,26 @@ def test_an_evaluation_of_the_same_policy_is_the_same(folder: Path) -> None:
     assert one.measures == other.measures
     assert one.measures["kl_response"] == pytest.approx(0, abs=1e-5)
     assert workshop.evaluator(policy(seed=3)).measures != one.measures
+
+
+def test_a_run_depends_on_no_other_folder_and_mends_its_reference(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    config = replace(config_of(folder, steps=150), model=str(tmp_path / "model"))
+    tune(config, tmp_path / "run", quiet=True)
+    shutil.rmtree(tmp_path / "run" / "reference")
+    resume(tmp_path / "run", steps=300, quiet=True)
+    shutil.rmtree(tmp_path / "model")
+    assert resume(tmp_path / "run", steps=450, quiet=True).steps >= 450
+
+
+def test_prompts_are_cut_and_those_held_out_are_never_trained_on(folder: Path) -> None:
+    letters, model = tokenizer(), text_model(gpt())
+    config = PromptsConfig(str(folder / "prompts.txt"), prompt_tokens=3, evaluation_prompts=2)
+    training, held_out = read_prompts(config, letters, model, RESPONSE)
+    assert len(held_out) == 2
+    assert max(map(len, training)) == 3
+    written = {*PROMPTS, "gab", "hh", "fed a", "bade"}
+    assert {letters.decode(row) for row in [*training, *held_out]} == {text[:3] for text in written}
+    whole = read_prompts(replace(config, prompt_tokens=0), letters, model, RESPONSE)
+    assert max(len(row) for part in whole for row in part) == len("dead beef")
+    assert read_prompts(config, letters, model, RESPONSE) == (training, held_out)
