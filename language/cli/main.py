@@ -1,4 +1,4 @@
-"""Language: tokenizers, word vectors, models that are trained on text and write it."""
+"""Language: tokenizers, word vectors, models that are trained on text, write it, and learn from comparisons of it."""
 
 from rllab.cli.subcommands import Subcommands
 
@@ -9,7 +9,12 @@ SUBCOMMANDS = {
     "generate": "language.cli.generate",
     "classify": "language.cli.classify",
     "translate": "language.cli.translate",
+    "sft": "language.cli.sft",
+    "reward": "language.cli.reward",
     "tune": "language.cli.tune",
+    "direct": "language.cli.direct",
+    "evaluate": "language.cli.evaluate",
+    "chat": "language.cli.chat",
     "embed": "language.cli.embed",
     "inspect": "language.cli.inspect",
 }

@@ -36,6 +36,7 @@ KINDS = {
     "gpt-classifier": ("language.models.gpt_classifier", "GPTClassifier", "GPTClassifierConfig"),
     "bert-classifier": ("language.models.bert_classifier", "BERTClassifier", "BERTClassifierConfig"),
     "elmo-classifier": ("language.models.elmo_classifier", "ELMoClassifier", "ELMoClassifierConfig"),
+    "text-reward": ("language.preferences.reward_model", "TextRewardModel", "TextRewardConfig"),
     "transformer": ("language.models.transformer", "Transformer", "TransformerConfig"),
     "lstm-translation": ("language.models.lstm_translation", "LSTMTranslation", "LSTMTranslationConfig"),
 }
