@@ -5,6 +5,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -94,8 +95,8 @@ def grpo(task: dict[str, Any], folder: str) -> Any:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Answer tasks until the input ends."""
+def answer_tasks(makers: dict[str, Callable[[dict[str, Any], str], Any]]) -> None:
+    """Until the input ends: make the trainer that a line asks for, by name, and time its training."""
     torch.set_num_threads(1)
     answers = sys.stdout
     sys.stdout = sys.stderr  # what trainers print is no answer
@@ -104,7 +105,9 @@ def main() -> None:
         try:
             torch.manual_seed(0)
             with tempfile.TemporaryDirectory() as folder:
-                trainer = {"ppo": ppo, "grpo": grpo}[task["task"]](task, folder)
+                trainer = makers[task["task"]](task, folder)
+                if task.get("cached"):
+                    trainer.get_train_dataloader()  # where DPO computes the reference's log-probabilities
                 began, cpu = time.perf_counter(), time.process_time()
                 trainer.train()
                 answer = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
@@ -114,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_tasks({"ppo": ppo, "grpo": grpo})

@@ -1,14 +1,9 @@
 """TRL's side of `preference_steps.py`, for `peer_process`: steps of DPO, of a reward model, of supervised tuning."""
 
-import json
-import sys
-import tempfile
-import time
 from typing import Any
 
-import torch
 from datasets import Dataset
-from peer_trl import common, config_of, tokenizer_of
+from peer_trl import answer_tasks, common, config_of, tokenizer_of
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 
@@ -65,26 +60,5 @@ def sft(task: dict[str, Any], folder: str) -> Any:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Answer tasks until the input ends."""
-    torch.set_num_threads(1)
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # what trainers print is no answer
-    for line in sys.stdin:
-        task = json.loads(line)
-        try:
-            torch.manual_seed(0)
-            with tempfile.TemporaryDirectory() as folder:
-                trainer = {"dpo": dpo, "reward": reward, "sft": sft}[task["task"]](task, folder)
-                if task.get("cached"):
-                    trainer.get_train_dataloader()  # where it computes them
-                began, cpu = time.perf_counter(), time.process_time()
-                trainer.train()
-                answer = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    answer_tasks({"dpo": dpo, "reward": reward, "sft": sft})

@@ -1,14 +1,14 @@
 """Talk with a model: turns by a template, the earlier ones as far as they fit into the context."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import tyro
 
 from envs.errors import RllabError
+from language.cli.lines import answer_lines, checked_writer
 from language.decoding import Decodable, DecodingConfig, stream
 from language.models.folder import load_model
 from language.preferences.chat import ASSISTANT, DEFAULT_TEMPLATE, USER, ChatTemplate, Message
@@ -45,26 +45,15 @@ def command(argv: Sequence[str]) -> int:
     arguments: ChatArguments = parse(ChatArguments, argv, "language chat", description=__doc__, default=default)
     options = arguments.options
     model, tokenizer = load_model(options.model, options.device)
-    if not isinstance(model, Decodable):
-        raise RllabError(f"{options.model} has a {type(model).__name__}, which writes no text; give a language model.")
-    talk = Conversation(cast(Decodable, model), tokenizer, ChatTemplate(options.template), arguments.decoding,
-                        options.system)  # fmt: skip
-    interactive = sys.stdin.isatty()
-    if interactive:
-        print("Say something and press Enter; an empty line ends.", file=sys.stderr)
-    try:
-        while True:
-            if interactive:
-                print("> ", end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            if not line.strip():
-                return 0
-            for piece in talk.answer(line.strip()):
-                print(piece, end="", flush=True)
-            print()
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
+    writer = checked_writer(model, options.model)
+    talk = Conversation(writer, tokenizer, ChatTemplate(options.template), arguments.decoding, options.system)
+
+    def answer(line: str) -> None:
+        for piece in talk.answer(line.strip()):
+            print(piece, end="", flush=True)
+        print()
+
+    return answer_lines(answer, "Say something and press Enter; an empty line ends.", empty_ends=True)
 
 
 class Conversation:

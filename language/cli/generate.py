@@ -1,15 +1,14 @@
 """Write with a trained model: continue a prompt as it comes, or answer lines that are typed."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import tyro
-from torch import nn
 
 from envs.errors import RllabError
+from language.cli.lines import answer_lines, checked_writer
 from language.decoding import Decodable, DecodingConfig, generate, pad_left, stream
 from language.models.folder import load_model
 from language.tokenizers.tokenizer import Tokenizer
@@ -48,26 +47,15 @@ def command(argv: Sequence[str]) -> int:
     if options.count < 1:
         raise RllabError(f"--count must be at least 1, not {options.count}.")
     model, tokenizer = load_model(options.model, options.device)
-    if not isinstance(model, Decodable):
-        raise RllabError(f"{options.model} has a {type(model).__name__}, which writes no text; give a language model.")
+    writer = checked_writer(model, options.model)
     config = _with_end(arguments.decoding, tokenizer)
     if options.prompt is not None:
-        _continue(model, tokenizer, options.prompt, config, options.count)
+        _continue(writer, tokenizer, options.prompt, config, options.count)
         return 0
-    interactive = sys.stdin.isatty()
-    if interactive:
-        print("Type a beginning and press Enter; an empty line ends.", file=sys.stderr)
-    try:
-        while True:
-            if interactive:
-                print("> ", end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            if not line or (interactive and line == "\n"):
-                return 0
-            _continue(model, tokenizer, line.rstrip("\n"), config, options.count)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
+    return answer_lines(
+        lambda line: _continue(writer, tokenizer, line, config, options.count),
+        "Type a beginning and press Enter; an empty line ends.", empty_ends=False,
+    )  # fmt: skip
 
 
 def _with_end(config: DecodingConfig, tokenizer: Tokenizer) -> DecodingConfig:
@@ -79,7 +67,7 @@ def _with_end(config: DecodingConfig, tokenizer: Tokenizer) -> DecodingConfig:
 
 
 def _continue(
-    model: "nn.Module | Decodable", tokenizer: Tokenizer, prompt: str, config: DecodingConfig, count: int
+    writer: Decodable, tokenizer: Tokenizer, prompt: str, config: DecodingConfig, count: int
 ) -> None:  # fmt: skip
     ids = tokenizer.ids(prompt)
     if not ids:
@@ -87,7 +75,6 @@ def _continue(
         if beginning is None:
             raise RllabError("An empty prompt needs a tokenizer with a begin or an end token; give some text.")
         ids = [tokenizer.vocabulary[beginning]]
-    writer = cast(Decodable, model)
     if writer.context is not None:
         # What does not fit into the context is not written, rather than refused.
         room = max(1, writer.context - len(ids))

@@ -14,7 +14,7 @@ from language.preferences.reward_measures import EncodedComparison, LengthBaseli
 from language.preferences.reward_model import TextRewardModel, text_rows
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.epochs import Epochs
-from language.training.supervised import Loss
+from language.training.problem import Loss
 from preference import bradley_terry
 
 _BOOTSTRAP = 0xB007

@@ -20,7 +20,7 @@ from language.preferences.rows import Row, Rows, all_log_probs, row_log_probs
 from language.preferences.text_models import text_model
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.epochs import Epochs
-from language.training.supervised import Loss
+from language.training.problem import Loss
 from preference import bradley_terry
 
 

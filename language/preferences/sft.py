@@ -25,8 +25,9 @@ from language.preferences.rows import Row, RowReader, Rows, TooLong, batches_by_
 from language.preferences.text_models import text_model
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.epochs import Epochs
+from language.training.problem import Loss
 from language.training.recipe import TOKENIZER_FOLDER, Recipe, tokenizer_of
-from language.training.supervised import Loss, SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining, TrainingConfig
 from rllab.runs import Run
 
 _TOKENS = 8_192

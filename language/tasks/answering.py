@@ -15,7 +15,7 @@ from language.tasks.answer_windows import AnsweringBatch, AnsweringConfig, all_w
 from language.tasks.squad import Question, answer_scores
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.epochs import Epochs
-from language.training.supervised import Loss
+from language.training.problem import Loss
 
 
 class Answering:

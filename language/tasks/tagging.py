@@ -19,7 +19,7 @@ from language.tasks.tagged_words import TaggedSentence, are_spans, span_scores
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.classification import class_numbers
 from language.training.epochs import Epochs
-from language.training.supervised import Loss
+from language.training.problem import Loss
 
 _MARKERS = 2
 """[CLS] and [SEP]."""

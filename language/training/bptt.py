@@ -19,7 +19,7 @@ from language.data.blocks import TokenFile
 from language.models.awd_lstm import AWDLSTM, AWDLSTMState, activation_penalties
 from language.training.language_modelling import random_state
 from language.training.peak import training_operations
-from language.training.supervised import Loss
+from language.training.problem import Loss
 
 _SHORTEST = 5
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from envs.errors import RllabError
 from language.models.padding import pad_right
 from language.training.epochs import SORTED_BATCHES, Epochs
-from language.training.supervised import Loss
+from language.training.problem import Loss
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from envs.errors import RllabError
 from language.data.blocks import TokenFile
 from language.training.peak import training_operations
-from language.training.supervised import Loss
+from language.training.problem import Loss
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from language.models.bert_input import Markers, Packed, padded, special_id
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.language_modelling import random_state
 from language.training.peak import training_operations
+from language.training.problem import Loss
 from language.training.sentence_pairs import PairSampler
-from language.training.supervised import Loss, TrainingConfig
+from language.training.supervised import TrainingConfig
 
 PAPERS_TRAINING = TrainingConfig(
     steps=1_000_000, learning_rate=1e-4, schedule="linear", warmup=10_000, floor=0.0, weight_decay=0.01, beta_1=0.9,

@@ -14,9 +14,10 @@ from language.models.folder import check_vocabulary, kind_of, load_model, make_m
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress
 from language.training.pretraining_kinds import KINDS, Place, PretrainingKind
+from language.training.problem import Problem
 from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
 from language.training.slanted import SlantedConfig
-from language.training.supervised import Problem, SupervisedTraining
+from language.training.supervised import SupervisedTraining
 from rllab.runs import Run
 
 

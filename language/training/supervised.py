@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,12 @@ from envs.errors import RllabError
 from language.training.asgd import NonMonotoneAverage
 from language.training.optimizers import Group, Name, make_optimizer
 from language.training.peak import peak_operations_per_second
+from language.training.problem import Batch, Problem
 from language.training.schedules import Schedule, check_schedule, schedule_factor
 from rllab.interrupt import Interrupted, deferred_signals
 from rllab.metrics import MetricsWriter
 from rllab.progress import Progress
 from rllab.runs import Run
-
-Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -92,47 +91,6 @@ class TrainingConfig:
                 raise RllabError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.learning_rate <= 0:
             raise RllabError(f"learning_rate must be above 0, not {self.learning_rate}.")
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a batch costs."""
-
-    total: Tensor
-    """The sum over its targets; a penalty that is a mean is multiplied by `count` before it is added."""
-    count: int
-    """Targets."""
-    tokens: int
-    """Tokens that went through the model, for rates."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Further numbers to note."""
-
-
-class Problem(Protocol[Batch]):
-    """What is learnt."""
-
-    goal: str
-    """The number of an evaluation by which the best is told."""
-    higher_is_better: bool
-    """Of the goal."""
-
-    def batch(self) -> Batch:
-        """The next one. Raises RllabError if there is nothing to learn from."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Of one batch."""
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """How good the model is on data that it does not learn from; called without gradients, in evaluation mode."""
-
-    def operations(self, model: nn.Module, tokens: int) -> float:
-        """Arithmetic of learning from so many tokens, for the share of the machine's peak; 0 if it is not known."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What its batches depend on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
 
 
 class SupervisedTraining(Generic[Batch]):

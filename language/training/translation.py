@@ -20,7 +20,7 @@ from language.models.padding import pad_right
 from language.tokenizers.tokenizer import Tokenizer
 from language.training.language_modelling import random_state
 from language.training.peak import training_operations
-from language.training.supervised import Loss
+from language.training.problem import Loss
 
 IdPair = tuple[list[int], list[int]]
 """A source with its end token, and its target with begin and end token."""

@@ -23,7 +23,7 @@ from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.tokenizers.word import WordLevel, WordLevelConfig
 from language.training.corpus import SHARES, PartOfTexts
 from language.training.language_modelling import LanguageModellingConfig, random_state
-from language.training.supervised import Loss
+from language.training.problem import Loss
 from rllab.files import write_atomically
 
 SPECIAL = SpecialTokens(unknown="<unk>", begin="<s>", end="</s>")

@@ -16,8 +16,9 @@ from language.models.gpt import GPT, GPTConfig
 from language.training.language_modelling import LanguageModelling, LanguageModellingConfig, perplexity
 from language.training.optimizers import Group
 from language.training.peak import peak_operations_per_second, training_operations
+from language.training.problem import Loss
 from language.training.schedules import noam_peak, schedule_factor
-from language.training.supervised import Loss, SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining, TrainingConfig
 from rllab.interrupt import Interrupted
 from rllab.runs import Run
 
