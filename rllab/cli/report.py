@@ -105,7 +105,7 @@ def _report_supervised(outcome: Outcome, stop_reason: str | None, further: Seque
     if judged:
         best = (max if config["higher_is_better"] else min)(judged, key=lambda row: row[goal])
         facts += [
-            (config["goal"].capitalize(), f"{number(judged[-1][goal])} on held-out data"),
+            (config["goal"].replace("_", " ").capitalize(), f"{number(judged[-1][goal])} on held-out data"),
             ("Best", f"{number(best[goal])} at {int(best['steps']):,} steps"),
         ]
     print()
