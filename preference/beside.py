@@ -27,7 +27,6 @@ from preference.inputs import StepReader
 from preference.labelling import labelling_server
 from preference.learner import Phase, PreferenceLearner
 from preference.origin_recorder import OriginRecorder, RecordedCollector
-from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
 from preference.store import Store
 from preference.teachers import Teacher
@@ -135,12 +134,13 @@ class Surroundings:
             return None
         folder = self.run.path / LIVE_FOLDER
         human = self.preference.teacher == "human"
-        query, steps = self.preference.query, self.config.loop.steps
+        query, image = self.preference.query, self.reader.inputs.image
+        first = query.schedule(self.config.loop.steps, query.length(self.store.task.fps), image=image)
         job = {
             "store": self.store.url, "run": self.run_id, "preference": asdict(self.preference),
             "seed": self.config.seed, "inputs": self.reader.inputs.to_json(), "folder": str(folder),
             # People take their time: the agent begins with the first answers. A teacher's come all at once.
-            "enough": 1 if human else LabelSchedule(query.labels, steps, query.initial_share).initial,
+            "enough": 1 if human else first.initial,
         }  # fmt: skip
         assistants = [start_fitting(job, folder / "fitting.log", self.voice)]
         if not human:

@@ -1,7 +1,7 @@
 """Clips: rollouts cut into short stretches of one episode each, and the pool of them that questions are drawn from."""
 
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -138,25 +138,37 @@ class ClipPool:
         return recent[0].policy_step if recent else 0
 
     def draw_pairs(
-        self, count: int, generator: np.random.Generator, newest: float, known: Set[frozenset[str]] = frozenset()
-    ) -> list[tuple[Clip, Clip]]:
+        self, count: int, generator: np.random.Generator, newest: float, known: Set[frozenset[str]] = frozenset(),
+        *, held_out: Callable[[Clip], bool] = lambda clip: False, share: float = 0.0,
+    ) -> list[tuple[Clip, Clip]]:  # fmt: skip
         """Up to `count` random pairs of different clips, no two the same and none in `known`, whichever way round.
 
-        A share `newest` of them is drawn among the newest quarter of the pool. Fewer than two clips make no pair.
+        A share `newest` of them is drawn among the newest quarter of the pool, and `share` among the clips that are
+        `held_out`, the others among those that are not, as far as there are two of a kind. Fewer than two clips make
+        no pair.
         """
         total = len(self.clips)
         if total < 2:
             return []
         recent = max(2, total // 4)
-        from_recent = generator.random(count) < newest
-        spans = np.where(from_recent, recent, total)
-        first = (generator.random(count) * spans).astype(np.int64)
-        # Another clip of the same span: an offset of 1 … span − 1 around the circle.
-        second = (first + 1 + (generator.random(count) * (spans - 1)).astype(np.int64)) % spans
-        last = total - 1
+        from_recent, from_held_out = generator.random(count) < newest, generator.random(count) < share
+        draws = generator.random((2, count))
+        out = np.array([held_out(clip) for clip in self.clips])
+        sides = [side for side in (np.flatnonzero(~out), np.flatnonzero(out)) if len(side) > 1] or [np.arange(total)]
+        first, second = np.empty(count, np.int64), np.empty(count, np.int64)
+        for is_recent in (False, True):
+            for is_held_out in (False, True):
+                chosen = (from_recent == is_recent) & (from_held_out == is_held_out)
+                side = sides[min(int(is_held_out), len(sides) - 1)]
+                span = side[side >= total - recent] if is_recent else side
+                span = span if len(span) > 1 else side
+                index = (draws[0, chosen] * len(span)).astype(np.int64)
+                # Another clip of the same span: an offset of 1 … length − 1 around the circle.
+                offset = 1 + (draws[1, chosen] * (len(span) - 1)).astype(np.int64)
+                first[chosen], second[chosen] = span[index], span[(index + offset) % len(span)]
         pairs: dict[frozenset[str], tuple[Clip, Clip]] = {}
         for a, b in zip(first, second, strict=True):
-            pair = self.clips[last - a], self.clips[last - b]
+            pair = self.clips[a], self.clips[b]
             if (key := pair_key(*pair)) not in known:
                 pairs.setdefault(key, pair)
         return list(pairs.values())

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from envs.errors import RllabError
-from preference.clips import CLIP_SECONDS
+from preference.clips import CLIP_SECONDS, clip_length
 from preference.fit import FitConfig
 from preference.labelling.settings import PageConfig
-from preference.queries import parse_mix
+from preference.queries import LabelSchedule, parse_mix
 from preference.reward_model import RewardConfig
 from preference.teachers import TEACHERS, TeacherConfig
 
@@ -21,7 +21,8 @@ class QueryConfig:
     labels: int = 700
     """Comparisons to ask for in all (the paper's robots learn from 700 and 1400)."""
     initial_share: float = 0.25
-    """Of the labels, asked for before the agent learns anything (appendix A.1)."""
+    """Of the labels, asked for before the agent learns anything (appendix A.1); fewer where clips for them would take
+    more than a tenth of the steps."""
     rate_decay: float | None = None
     """c of the rate c/(T + c) of the later ones, in environment steps (appendix A); None: 2e6, for images 5e6."""
     query_batch: int = 0
@@ -61,6 +62,15 @@ class QueryConfig:
             raise RllabError(f"rate_decay must be above 0 steps, not {self.rate_decay}")
         if self.queries != "auto":
             parse_mix(self.queries)
+
+    def length(self, fps: float) -> int:
+        """Steps of a clip, at so many steps a second."""
+        return self.clip_steps or clip_length(fps, self.clip_seconds)
+
+    def schedule(self, steps: int, clip_steps: int, *, image: bool) -> LabelSchedule:
+        """When the labels are asked for in a training of so many steps."""
+        decay = self.rate_decay or (5e6 if image else 2e6)
+        return LabelSchedule(self.labels, steps, self.initial_share, decay, clip_steps)
 
     def mix(self, members: int) -> dict[str, float]:
         """Strategies with their shares, for an ensemble of so many.

@@ -1,6 +1,7 @@
 """Comparisons as arrays to learn from: clips stacked and padded, who learns from which, and what is held out."""
 
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,17 +38,28 @@ class ClipBatch:
 
 
 def _stacked(clips: Sequence[Clip], name: str, valid: NDArray[np.bool_]) -> NDArray[Any]:
-    like = clips[0].arrays[name]
-    stacked = np.zeros((*valid.shape, *like.shape[1:]), like.dtype)
-    for i, clip in enumerate(clips):
-        array = clip.arrays[name]
-        if array.shape[1:] != like.shape[1:]:
+    arrays = [clip.arrays[name] for clip in clips]
+    shape, dtype = arrays[0].shape[1:], arrays[0].dtype
+    for clip, array in zip(clips, arrays, strict=True):
+        if array.shape[1:] != shape:
             raise RllabError(
                 f"clips of one environment are needed: the {name} of clip {clip.id} have the shape {array.shape[1:]}, "
-                f"and those of clip {clips[0].id} {like.shape[1:]}"
+                f"and those of clip {clips[0].id} {shape}"
             )
-        stacked[i, : len(array)] = array
+    joined = np.concatenate(arrays, dtype=dtype, casting="unsafe")
+    if valid.all():
+        return joined.reshape(*valid.shape, *shape)
+    stacked = np.zeros((*valid.shape, *shape), dtype)
+    stacked[valid] = joined
     return stacked
+
+
+def _fraction(clip: Clip) -> float:
+    """An even number from 0 to 1 for each clip: a checksum of how it begins and what is done in it."""
+    if "actions" not in clip.arrays:
+        return zlib.crc32(clip.id.bytes) / 2**32
+    observations, actions = clip.arrays["observations"], clip.arrays["actions"]
+    return zlib.crc32(observations[:1].tobytes(), zlib.crc32(actions.tobytes())) / 2**32
 
 
 class ComparisonData:
@@ -57,8 +69,10 @@ class ComparisonData:
     comes. As the set grows this becomes the paper's sampling with replacement (Oza & Russell 2001, "Online Bagging and
     Boosting"), and an answer weighs the same in every fit.
 
-    A share of the clips is held out: each clip is on a side from when it first comes, its partner on the same if that
-    is new too. A pair of a clip of either side is neither learnt from nor measured on.
+    A share of the clips is held out. Whether a clip is one of them follows from what it shows, so that questions can be
+    about two of the same side, and runs of one seed hold out the same, whatever ids they give. Of a pair that was
+    chosen without regard to that, both clips are on the side of the one that came first. A pair of a clip of either
+    side is neither learnt from nor measured on.
     """
 
     def __init__(
@@ -86,8 +100,8 @@ class ComparisonData:
 
     def add(self, first: Clip, second: Clip, preference: float, key: str = "") -> None:
         """Take a comparison in; μ = ½ is a tie; `key` is what `remove` knows it by."""
-        drawn = bool(self.generator.random() < self.share)
-        side = next((known for known in map(self.side, (first, second)) if known is not None), drawn)
+        decided = [known for known in map(self.side, (first, second)) if known is not None]
+        side = decided[0] if decided else self.intended_side(first)
         self.keys.append(key)
         self.pairs.append((self._index(first, side), self._index(second, side)))
         self.preferences.append(preference)
@@ -98,6 +112,11 @@ class ComparisonData:
         """Whether a clip is held out; None while it is in no comparison."""
         index = self._clips.get(clip.id)
         return None if index is None else self._sides[index]
+
+    def intended_side(self, clip: Clip) -> bool:
+        """Whether a clip is held out, or will be once it is in a comparison with another such."""
+        known = self.side(clip)
+        return _fraction(clip) < self.share if known is None else known
 
     def remove(self, key: str) -> bool:
         """Forget a comparison, as when somebody changed their mind; whether it was there. Its clips stay."""

@@ -13,13 +13,11 @@ from envs.errors import RllabError
 from envs.make import EnvConfig
 from envs.registry import ATARI, family_of, find_spec
 from preference.beside import Surroundings, Voice, clear
-from preference.clips import clip_length
 from preference.config import PreferenceConfig
 from preference.frames import frames_per_second
 from preference.inputs import Inputs, StepReader
 from preference.labelling import check_page
 from preference.learner import PreferenceLearner
-from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
 from preference.teachers import TEACHERS, FileTeacher, Teacher
@@ -124,16 +122,13 @@ def load_reward_model(path: Path | str) -> RewardModel:
 
 
 def check_budget(steps: int, preference: PreferenceConfig, fps: float) -> None:
-    """Raise RllabError if what must be played before the first questions would leave too little to learn from."""
+    """Raise RllabError if a training is too short for what is to be asked about it."""
     query = preference.query
-    length = query.clip_steps or clip_length(fps, query.clip_seconds)
-    labels = LabelSchedule(query.labels, steps, query.initial_share).initial
-    needed = 2 * labels * length
-    if needed > steps / 2:
+    length = query.length(fps)
+    if query.labels * length > steps or 4 * length > steps:
         raise RllabError(
-            f"the first {labels} questions are about clips of {length} steps, so some {needed:,} of the {steps:,} "
-            "steps would pass before anything is learnt: use more --steps, fewer --labels, a smaller --initial-share, "
-            "or shorter clips (--clip-steps)"
+            f"{query.labels:,} questions are to be asked about clips of {length} steps, of which the {steps:,} steps "
+            f"are only {steps // length:,}: use more --steps, fewer --labels, or shorter clips (--clip-steps)"
         )
 
 
@@ -192,7 +187,7 @@ def _training(
     store = stack.enter_context(Store.open(preference.store or run.path / STORE_FILE, task))
     voice = Voice(quiet)
     beside = Surroundings(workshop, reader, run, preference, run_id, store, voice, stack, teacher)
-    clip_steps = preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds)
+    clip_steps = preference.query.length(task.fps)
     learner = PreferenceLearner(
         preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps, clip_steps=clip_steps,
         seed=config.seed, run=run_id, games=config.env.termination == "restart", note=voice,

@@ -7,11 +7,18 @@ the modules and their autograd.
 """
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preference.networks import LEAK, EnsembleMLP
 
 Array = NDArray[np.float32]
+
+_CACHED = 300_000
+"""Activations of a layer at a time where nothing is remembered: 1.2 MB, since from 2 MB on every allocation is of fresh
+pages, and takes longer than the products."""
 
 
 class FastEnsemble:
@@ -44,6 +51,38 @@ class FastEnsemble:
                 np.maximum(outputs, outputs * np.float32(LEAK), out=outputs)
             layers.append(outputs)
         return layers
+
+    def sums(self, inputs: Array, valid: NDArray[np.bool_]) -> Array:
+        """As the first of `returns`, for any number of clips, and with nothing left to go back by.
+
+        torch's product that adds the bias takes half as long here as NumPy's, which does not; going back, where
+        every layer is kept, it gains nothing.
+        """
+        clips, steps = valid.shape
+        layers = [(torch.from_numpy(w), torch.from_numpy(b)) for w, b in zip(self.weights, self.biases, strict=True)]
+        widest = max(weight.shape[-1] for weight in self.weights)
+        piece = max(1, _CACHED // (self.members * widest * max(steps, 1)))
+        numbers = torch.from_numpy(inputs).view(clips, steps, -1)
+        counts = None if valid.all() else torch.from_numpy(valid.astype(np.float32)).unsqueeze(1)
+        lengths = torch.from_numpy(valid.sum(axis=1, dtype=np.float32))
+        sums = torch.empty(self.members, clips)
+        with torch.inference_mode():
+            for start in range(0, clips, piece):
+                some = slice(start, start + piece)
+                hidden = numbers[some].flatten(0, 1).expand(self.members, -1, -1)
+                for weight, bias in layers[:-1]:
+                    hidden = self._activate(torch.baddbmm(bias, hidden, weight))
+                hidden = hidden.reshape(self.members, -1, steps, hidden.shape[-1])
+                pooled = hidden.sum(dim=2) if counts is None else torch.matmul(counts[some], hidden).squeeze(2)
+                weight, bias = layers[-1]
+                sums[:, some] = torch.bmm(pooled, weight).squeeze(2) + bias.squeeze(2) * lengths[some]
+        result: Array = sums.numpy()
+        return result
+
+    def _activate(self, outputs: Tensor) -> Tensor:
+        if self.activation == "tanh":
+            return outputs.tanh_()
+        return outputs.relu_() if self.activation == "relu" else F.leaky_relu_(outputs, LEAK)
 
     def returns(self, inputs: Array, valid: NDArray[np.bool_]) -> tuple[Array, "Remembered"]:
         """Sums of rewards over clips `[E, C]`, and what `backward` needs.

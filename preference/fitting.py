@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from preference.dataset import ClipBatch, ComparisonData
@@ -91,3 +92,15 @@ def spread_measures(model: RewardModel, labelled: ClipBatch) -> dict[str, float]
     """How far the ensemble's members are apart on steps that were asked about."""
     spread = ensemble_spread(model.member_rewards(labelled.arrays))[labelled.valid]
     return Spread.of(spread).to_metrics("reward/labelled_spread_")
+
+
+def slope_of(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """By what to multiply a critic so that it survives a refit: the slope of the least-squares line from old to new.
+
+    A value is a discounted sum of rewards, so its slope is theirs. Where new rewards have little to do with the old
+    ones it is near 0, and the critic begins anew. (Both have a mean near 0, which leaves no constant to add.)
+    """
+    variance = float(before.var())
+    if variance < 1e-12:
+        return 1.0
+    return max(float(((before - before.mean()) * (after - after.mean())).mean()) / variance, 0.0)

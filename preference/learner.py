@@ -21,7 +21,7 @@ from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Desk
 from preference.fit import Fitter, check_preferences
-from preference.fitting import FitHere, Fitting, learnable, reference_count, take_in
+from preference.fitting import FitHere, Fitting, learnable, reference_count, slope_of, take_in
 from preference.inputs import StepReader
 from preference.measures import ensemble_spread
 from preference.questions import Questions
@@ -83,7 +83,7 @@ class PreferenceLearner(Callback):
             self.model, self.data
         )  # fmt: skip
         self.cutter = ClipCutter(reader, rows, clip_steps, reads=config.reward.reads, run=run)
-        self.questions = Questions(query, self.model, self.data, choosing, steps)
+        self.questions = Questions(query, self.model, self.data, choosing, steps=steps, clip_steps=clip_steps)
         self.most_open = query.most_open if query.most_open is not None else (
             self.questions.batch_size if config.teacher == "human" and not config.asynchronous else math.inf
         )  # fmt: skip
@@ -104,10 +104,7 @@ class PreferenceLearner(Callback):
         if self.fits:
             return
         schedule, pool = self.questions.schedule, self.questions.pool
-        wanted = 2 * schedule.initial
-        # A wider choice than what is asked about, for at most a twentieth of the training.
-        patience = max(wanted * self.cutter.length, schedule.steps // 20)
-        enough = min(pool.capacity, 5 * wanted)
+        enough, patience = min(pool.capacity, 10 * schedule.initial), schedule.steps_before_learning
         while not self._ending(training) and (len(pool) < 2 or (len(pool) < enough and self.initial_steps < patience)):
             self.tell(training, "collecting clips")
             rollout = training.collector.collect(training.policy)
@@ -294,15 +291,3 @@ class PreferenceLearner(Callback):
         if self.config.asynchronous or self.config.teacher == "human":
             # Going on is not exact: what was asked after the checkpoint is not asked again, and counts.
             self.questions.note_asked(self.desk.asked())
-
-
-def slope_of(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """By what to multiply a critic so that it survives a refit: the slope of the least-squares line from old to new.
-
-    A value is a discounted sum of rewards, so its slope is theirs. Where new rewards have little to do with the old
-    ones it is near 0, and the critic begins anew. (Both have a mean near 0, which leaves no constant to add.)
-    """
-    variance = float(before.var())
-    if variance < 1e-12:
-        return 1.0
-    return max(float(((before - before.mean()) * (after - after.mean())).mean()) / variance, 0.0)

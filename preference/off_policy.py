@@ -30,7 +30,6 @@ from envs.make import EnvConfig, checks_bounds, make_vector
 from envs.registry import ATARI, family_of, find_spec
 from envs.render import gif_bytes
 from preference.beside import Surroundings, Voice
-from preference.clips import clip_length
 from preference.config import PreferenceConfig
 from preference.entropy import StateEntropy
 from preference.experiment import STORE_FILE, check_budget, clear_store, save_reward, task_of
@@ -221,8 +220,9 @@ class _Workshop:
         beside = Surroundings(self, reader, run, preference, run_id, store, voice, stack)
         learner = PreferenceLearner(
             preference, reader, beside.desk, rows=config.env.num_envs, steps=config.loop.steps,
-            clip_steps=preference.query.clip_steps or clip_length(task.fps, preference.query.clip_seconds),
-            seed=config.seed, run=run_id, note=voice, fitting=beside.fitting(), tell=beside.tell,
+            clip_steps=preference.query.length(task.fps),
+            seed=config.seed, run=run_id, games=config.env.termination == "restart", note=voice,
+            fitting=beside.fitting(), tell=beside.tell,
         )  # fmt: skip
         # The loop asks of an agent and a policy no more than these have.
         agent: Any = ReplayAgent(self.model, config.agent, self.view, config.agent_name)

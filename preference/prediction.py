@@ -67,17 +67,17 @@ def differences(model: RewardModel, batch: PreparedClips, pairs: NDArray[np.int6
 
 def clip_returns(model: RewardModel, batch: PreparedClips, clips: NDArray[np.int64]) -> NDArray[np.float32]:
     """Σ r̂(σ) of every member `[E, C]`."""
+    if model.fast is not None:
+        features, valid = batch.steps(clips)
+        return model.fast.sums(features.numbers, valid)
     returns = np.empty((model.members, len(clips)), np.float32)
     chunk = _CHUNK if batch.images is None else _CHUNK // 16
     with torch.no_grad():
         for start in range(0, len(clips), chunk):
             piece = slice(start, start + chunk)
             features, valid = batch.steps(clips[piece])
-            if model.fast is not None:
-                returns[:, piece] = model.fast.returns(features.numbers, valid)[0]
-            else:
-                rewards = model.raw(features).numpy().reshape(model.members, *valid.shape)
-                returns[:, piece] = (rewards * valid).sum(axis=-1)
+            rewards = model.raw(features).numpy().reshape(model.members, *valid.shape)
+            returns[:, piece] = (rewards * valid).sum(axis=-1)
     return returns
 
 

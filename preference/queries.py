@@ -25,7 +25,7 @@ class Candidates:
     differences: Array
     """Σ r̂(σ¹) − Σ r̂(σ²) by every member, `[E, M]`."""
     embeddings: Array
-    """A point for each pair, `[M, D]`: the mean steps of both clips."""
+    """A point for each pair, `[M, D]`: the mean steps of both clips; D is 0 where coverage is not asked for."""
     known: Array
     """Points of pairs that were asked about already, `[K, D]`."""
 
@@ -126,11 +126,17 @@ def _apportion(count: int, mix: dict[str, float]) -> dict[str, int]:
     return whole
 
 
+MOST_BEFORE_LEARNING = 0.1
+"""Share of the training's steps that the first questions may take."""
+
+
 @dataclass(frozen=True)
 class LabelSchedule:
     """When labels are asked for (appendix A.1): a share before learning, then at a rate ∝ c/(T + c).
 
-    The rate integrates to c·log(1 + T/c), which is scaled so that the last label is asked for at the end.
+    The rate integrates to c·log(1 + T/c), which is scaled so that the last label is asked for at the end. The paper
+    trains for millions of steps, of which the first questions take few. Where they would take many, there are fewer of
+    them, and more later: as many as clips in `MOST_BEFORE_LEARNING` of the steps, each of which is then in two pairs.
     """
 
     labels: int
@@ -141,6 +147,8 @@ class LabelSchedule:
     """Of the budget, asked for before the agent learns anything (appendix A.1)."""
     decay: float = 2e6
     """c in environment steps (appendix A: 2e6 for robots, 5e6 for Atari)."""
+    clip_steps: int = 1
+    """Steps of a clip."""
 
     def __post_init__(self) -> None:
         if self.labels < 1:
@@ -153,7 +161,15 @@ class LabelSchedule:
     @property
     def initial(self) -> int:
         """Labels before learning."""
-        return max(1, round(self.labels * self.initial_share))
+        affordable = int(self.steps * MOST_BEFORE_LEARNING / self.clip_steps)
+        return max(1, min(round(self.labels * self.initial_share), affordable))
+
+    @property
+    def steps_before_learning(self) -> int:
+        """Steps that may be played to have clips for the first questions."""
+        apart = 2 * self.initial * self.clip_steps  # each clip in one pair
+        # A wider choice than what is asked about, for at most a twentieth of the training.
+        return max(min(apart, int(self.steps * MOST_BEFORE_LEARNING)), self.steps // 20)
 
     def due(self, steps: int) -> int:
         """How many labels should have been asked for after so many steps."""

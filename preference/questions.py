@@ -15,7 +15,7 @@ from preference.config import QueryConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Question
 from preference.prediction import clip_returns, prepare
-from preference.queries import Candidates, LabelSchedule, embed, select
+from preference.queries import Candidates, embed, select
 from preference.reward_model import RewardModel
 
 
@@ -30,14 +30,14 @@ class Questions:
     """
 
     def __init__(
-        self, config: QueryConfig, model: RewardModel, data: ComparisonData, generator: np.random.Generator, steps: int
-    ) -> None:
+        self, config: QueryConfig, model: RewardModel, data: ComparisonData, generator: np.random.Generator, *,
+        steps: int, clip_steps: int,
+    ) -> None:  # fmt: skip
         """`model` predicts the answers, `data` has those that are known, `steps` are those of the training."""
         self.config, self.model, self.data, self.generator = config, model, data, generator
         image = model.inputs.image
         self.pool = ClipPool(config.pool or (100 if image else 2000))
-        decay = config.rate_decay or (5e6 if image else 2e6)
-        self.schedule = LabelSchedule(config.labels, steps, config.initial_share, decay)
+        self.schedule = config.schedule(steps, clip_steps, image=image)
         self.mix = config.mix(model.members)
         self.batch_size = config.query_batch or max(1, round(config.labels / 20))
         self.asked = 0
@@ -71,10 +71,12 @@ class Questions:
         query = self.config
         count = min(count, query.labels - self.asked)
         drawn = count * (query.candidates if informed else 2)
-        pairs = self.pool.draw_pairs(drawn, self.generator, query.newest if newest is None else newest, self._known)
         # A pair of a clip that is learnt from and one that is measured on would serve for neither.
-        sides = [{self.data.side(first), self.data.side(second)} for first, second in pairs]
-        pairs = [pair for pair, both in zip(pairs, sides, strict=True) if not both >= {True, False}]
+        pairs = self.pool.draw_pairs(
+            drawn, self.generator, query.newest if newest is None else newest, self._known,
+            held_out=self.data.intended_side, share=self.data.share,
+        )  # fmt: skip
+        pairs = [pair for pair in pairs if not {self.data.side(clip) for clip in pair} >= {True, False}]
         if not pairs or count < 1:
             return []
         candidates = self.candidates(pairs)
@@ -102,11 +104,12 @@ class Questions:
         numbered = np.array([(index[a.id], index[b.id]) for a, b in pairs], np.int64)
         prepared = prepare(self.model, ClipBatch.of(clips))
         returns = clip_returns(self.model, prepared, np.arange(len(clips)))
-        means = prepared.means()
-        known = np.empty((0, 2 * means.shape[1]), np.float32)
-        if "coverage" in self.mix and self.data.pairs:
-            known = embed(prepare(self.model, self.data.batch).means(), np.array(self.data.pairs))
-        return Candidates(returns[:, numbered[:, 0]] - returns[:, numbered[:, 1]], embed(means, numbered), known)
+        differences = returns[:, numbered[:, 0]] - returns[:, numbered[:, 1]]
+        if "coverage" not in self.mix:
+            return Candidates(differences, np.empty((len(pairs), 0), np.float32), np.empty((0, 0), np.float32))
+        points = embed(prepared.means(), numbered)
+        known = embed(prepare(self.model, self.data.batch).means(), self.data.pairs) if self.data.pairs else points[:0]
+        return Candidates(differences, points, known)
 
     def note_asked(self, pairs: Iterable[Pair]) -> None:
         """Count pairs that the store has among those that were asked about: they are not asked again."""

@@ -22,8 +22,9 @@ from sqlalchemy import (
     update,
 )
 
+from envs.errors import RllabError
 from preference.comparisons import Answer, Pair
-from preference.records import in_chunks, not_superseded, standing
+from preference.records import add_answers, in_chunks, not_superseded, read_answers, standing
 from preference.schema import ANSWER_COLUMNS, PAIR_COLUMNS, answer_of, answers, clips, leases, pair_of, pairs, sheets
 
 _ORDER = (desc(pairs.c.priority), pairs.c.created, pairs.c.number)
@@ -139,6 +140,30 @@ def newest_standing(connection: Connection, annotator: str) -> Answer | None:
     )
     row = connection.execute(statement.limit(1)).one_or_none()
     return None if row is None else answer_of(row)
+
+
+def take_back(connection: Connection, annotator: str, answer_id: uuid.UUID | None, now: float) -> Answer | None:
+    """Supersede an annotator's last answer that counts by one without a label; that last one, or None without any.
+
+    Args:
+        annotator: who.
+        answer_id: the id of the new answer; if it is there already, nothing is done again.
+        now: when.
+
+    Raises:
+        RllabError: `answer_id` is that of another answer.
+    """
+    if answer_id is not None:
+        for done in read_answers(connection, answers.c.id == answer_id):
+            if done.label is not None or done.annotator != annotator or done.supersedes is None:
+                raise RllabError(f"The id {answer_id} is that of another answer; make a new one.")
+            return next(read_answers(connection, answers.c.id == done.supersedes))
+    last = newest_standing(connection, annotator)
+    if last is None:
+        return None
+    new = Answer(answer_id or uuid.uuid4(), last.pair, annotator, None, supersedes=last.id, created=now)
+    add_answers(connection, [new])
+    return last
 
 
 def _of_run(run: str | None) -> ColumnElement[bool]:

@@ -14,13 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, inspect
-
 from envs.errors import RllabError
 from preference import queue, records, schema
 from preference.comparisons import Answer, Clip, Pair
 from preference.database import Database, StoreUnavailable
 from preference.ledger import check_answer
+from preference.opening import open_database
 from preference.progress import Changes, Progress, changes_since, progress
 from preference.records import Sheet
 from preference.task import Task
@@ -64,40 +63,8 @@ class Store:
                 environment, kind or shapes.
             StoreUnavailable: the server cannot be reached.
         """
-        database = Database(where, timeout)
-        if database.path is not None and not database.path.exists():
-            if task is None:
-                raise RllabError(f"There is no store at {database.path}; check the path.")
-            database.create_file()
-        try:
-            with database.read() as connection:
-                meta = _read_meta(connection, database)
-            if meta is not None and meta["version"] != str(schema.SCHEMA_VERSION):
-                with database.write() as connection:
-                    meta = _upgraded(connection, database)
-            if meta is None:
-                if task is None:
-                    raise RllabError(f"There is no store at {database.name} yet; check the path.")
-                with database.write() as connection:
-                    meta = _upgraded(connection, database)  # Another process may have been first.
-                    if meta is None:
-                        schema.create_tables(connection, task.to_json(), str(uuid.uuid4()))
-                        meta = schema.read_meta(connection)
-            found = Task.from_json(meta["task"])
-            if task is not None and (difference := found.difference(task)) is not None:
-                raise RllabError(f"The store {database.name} is of another task: {difference}; use another store.")
-        except BaseException:
-            database.close()
-            raise
-        expected = meta["id"]
-
-        def verify(connection: Connection) -> None:
-            if (_read_meta(connection, database) or {}).get("id") != expected:
-                # Nothing is lost, and the call can be made again when the right one is back.
-                raise StoreUnavailable(f"{database.name} is not the store any more that was opened; put that one back.")
-
-        database.verify = verify
-        return cls(database, found, clock, expected)
+        database, found, identity = open_database(where, task, timeout)
+        return cls(database, found, clock, identity)
 
     @property
     def url(self) -> str:
@@ -290,27 +257,11 @@ class Store:
         """
         now = self._clock() if now is None else now
         with self.database.write() as connection:
-            undone = self._undo(connection, annotator, answer_id)
+            undone = queue.take_back(connection, annotator, answer_id, self._clock())
             if undone is not None and lease_seconds is not None:
                 # In the same transaction: nobody else can be given the pair in between.
                 queue.take_this(connection, undone.pair, annotator, now + lease_seconds, now)
             return undone
-
-    def _undo(self, connection: Connection, annotator: str, answer_id: uuid.UUID | None) -> Answer | None:
-        table = schema.answers
-        if answer_id is not None:
-            for done in records.read_answers(connection, table.c.id == answer_id):
-                if done.label is not None or done.annotator != annotator or done.supersedes is None:
-                    raise RllabError(f"The id {answer_id} is that of another answer; make a new one.")
-                return next(records.read_answers(connection, table.c.id == done.supersedes))
-        last = queue.newest_standing(connection, annotator)
-        if last is None:
-            return None
-        taken_back = Answer(
-            answer_id or uuid.uuid4(), last.pair, annotator, None, supersedes=last.id, created=self._clock()
-        )
-        records.add_answers(connection, [taken_back])
-        return last
 
     def comparisons(self, run: str | None = None, after: int = 0) -> Changes:
         """The comparisons (of one run's pairs) that count; with a cursor, what has changed since.
@@ -347,30 +298,3 @@ class Store:
         """How far labelling has come."""
         with self.database.read() as connection:
             return progress(connection, self._clock() if now is None else now)
-
-
-def _read_meta(connection: Connection, database: Database) -> dict[str, str] | None:
-    """The rows of `meta`; None where there is no table of ours yet. Raises RllabError for anything else."""
-    tables = set(inspect(connection).get_table_names())
-    ours = tables & set(schema.metadata.tables)
-    # A file is a store or nothing else; in a server's database other tables may stand beside ours.
-    if not (tables if database.path is not None else ours):
-        return None
-    columns = {column["name"] for column in inspect(connection).get_columns("meta")} if "meta" in tables else set()
-    meta = schema.read_meta(connection) if {"name", "value"} <= columns else {}
-    if meta.get("format") != schema.FORMAT:
-        raise RllabError(f"{database.name} is a database, but not a store of comparisons; give another path.")
-    return meta
-
-
-def _upgraded(connection: Connection, database: Database) -> dict[str, str] | None:
-    """As `_read_meta`, with the tables brought to this version. Raises RllabError if they are of a newer one."""
-    meta = _read_meta(connection, database)
-    if meta is None or meta.get("version") == str(schema.SCHEMA_VERSION):
-        return meta
-    if not schema.upgrade(connection, meta.get("version")):
-        raise RllabError(
-            f"The store {database.name} has version {meta.get('version')}, but this rllab reads version "
-            f"{schema.SCHEMA_VERSION}; use the version of rllab that made it, and its export."
-        )
-    return schema.read_meta(connection)

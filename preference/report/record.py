@@ -15,7 +15,6 @@ from preference.comparisons import Clip, Comparison, Label, Pair
 from preference.config import PreferenceConfig
 from preference.experiment import REWARD_FOLDER, STORE_FILE
 from preference.measures import PreferenceMeasures
-from preference.queries import LabelSchedule
 from preference.reward_model import RewardModel
 from preference.store import Sheet, Store
 from preference.stored import StoredComparisons, held_out_in_run
@@ -155,9 +154,9 @@ def _measures(
             notes.append(f"Which comparisons were held out is not known: {error}")
         else:
             measures["held out"] = stored.only(lambda item: str(item.answer.id) in held_out).measures(model)
-    query = config.query
+    query, steps = config.query, run.config["loop"]["steps"]
     # The decay plays no part in how many are asked first.
-    initial = LabelSchedule(query.labels, run.config["loop"]["steps"], query.initial_share, 1.0).initial
+    initial = query.schedule(steps, query.length(stored.task.fps), image=False).initial
     newest = [item for item in stored.comparisons if "probability" in item.pair.details][initial:][-WINDOW:]
     predicted = [float(item.pair.details["probability"]) for item in newest]
     measures["newest pairs"] = PreferenceMeasures.of(

@@ -345,7 +345,9 @@ def test_people_hear_of_the_training_through_the_store(tmp_path: Path) -> None:
 def test_the_next_questions_are_expected_when_the_schedule_has_a_batch() -> None:
     model = RewardModel(VECTOR, configuration().reward)
     data = ComparisonData(2, np.random.default_rng(0))
-    questions = Questions(QueryConfig(labels=100, query_batch=5), model, data, np.random.default_rng(0), 10_000)
+    questions = Questions(
+        QueryConfig(labels=100, query_batch=5), model, data, np.random.default_rng(0), steps=10_000, clip_steps=1
+    )
     questions.asked = 30
     step = questions.next_due(0)
     assert step is not None

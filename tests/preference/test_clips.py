@@ -196,3 +196,25 @@ def test_no_pair_is_drawn_twice_whichever_way_round() -> None:
     assert {pair_key(*pair) for pair in pool.draw_pairs(1000, generator, 0.0, known)} == {
         pair_key(second, first) for first, second in pairs[7:]
     }
+
+
+def test_pairs_are_of_one_side_and_a_share_of_them_is_held_out() -> None:
+    generator = np.random.default_rng(0)
+    pool = ClipPool(100)
+    clips = [make_clip(generator, 2) for _ in range(100)]
+    pool.add(clips)
+    held_out = {clip.id for clip in clips[::4]}
+    for newest in (0.0, 0.5, 1.0):
+        pairs = [
+            pair
+            for _ in range(40)
+            for pair in pool.draw_pairs(50, generator, newest, held_out=lambda clip: clip.id in held_out, share=0.1)
+        ]
+        sides = np.array([[clip.id in held_out for clip in pair] for pair in pairs])
+        assert (sides[:, 0] == sides[:, 1]).all()
+        # Of the 2,000 draws; a few pairs of the small held-out side are drawn twice and count once.
+        assert sides[:, 0].mean() == pytest.approx(0.1, abs=0.025)
+    few = {clips[0].id}
+    pairs = pool.draw_pairs(50, generator, 0.0, held_out=lambda clip: clip.id in few, share=0.5)
+    assert pairs
+    assert not any(clip.id in few for pair in pairs for clip in pair), "one clip of a side makes no pair"

@@ -7,11 +7,12 @@ from clip_makers import VECTOR, make_clip, make_data, make_model
 
 from envs.errors import RllabError
 from preference import bradley_terry
+from preference.clips import ClipPool
 from preference.comparisons import Clip
-from preference.dataset import ComparisonData
+from preference.dataset import ClipBatch, ComparisonData
 from preference.fit import L2_STEP, FitConfig, Fitter
 from preference.inputs import Inputs
-from preference.prediction import cross_entropy_and_slope, prepare
+from preference.prediction import clip_returns, cross_entropy_and_slope, prepare
 from preference.reward_model import RewardConfig, RewardModel
 
 
@@ -40,6 +41,24 @@ def test_the_gradient_written_by_hand_is_that_of_autograd(
     loss = fitter._fast_gradient(batch, pairs, preferences, weights)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     torch.testing.assert_close(model.flat.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "tanh"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_sums_over_many_clips_are_those_of_the_modules(
+    activation: str, ragged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(2)
+    model = make_model(reward_activation=activation)
+    lengths = [int(generator.integers(1, 9)) if ragged else 8 for _ in range(7)]
+    batch = ClipBatch.of([make_clip(generator, length) for length in lengths])
+    model.observe(model.numbers(batch.arrays)[batch.valid])
+    rewards = model.raw(model.features(batch.arrays)).detach().numpy()
+    expected = np.where(batch.valid, rewards.reshape(model.members, *batch.valid.shape), 0).sum(axis=-1)
+    for cached in (1, 1_000, 300_000):  # a clip at a time, a few, all at once
+        monkeypatch.setattr("preference.fast._CACHED", cached)
+        sums = clip_returns(model, prepare(model, batch), np.arange(7))
+        np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_slope_written_by_hand_is_that_of_the_cross_entropy() -> None:
@@ -146,6 +165,24 @@ def test_no_clip_is_both_learnt_from_and_measured_on_and_sides_stay(clips: int, 
     assert not (held_out & training).any()
     assert 0.01 < held_out.mean() < 0.4
     assert training.mean() > 0.5
+
+
+@pytest.mark.parametrize(("clips", "labels"), [(100, 300), (700, 1400)])
+def test_however_often_clips_are_asked_about_the_share_that_was_asked_for_is_held_out(clips: int, labels: int) -> None:
+    shares = []
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        pool, data = ClipPool(clips), ComparisonData(1, generator, held_out=0.2)
+        while len(data) < labels:
+            pool.add([make_clip(generator, 2) for _ in range(clips if not data.clips else clips // 20)])
+            for first, second in pool.draw_pairs(
+                labels // 20, generator, 0.5, held_out=data.intended_side, share=data.share
+            ):
+                data.add(first, second, 1.0)
+        assert (data.held_out() ^ data.training()).all(), "a pair of both sides serves for neither"
+        shares.append(data.held_out().mean())
+    assert min(shares) > 0.13
+    assert max(shares) < 0.27
 
 
 def test_bootstrap_counts_are_poisson_of_mean_one_and_stay_as_drawn() -> None:

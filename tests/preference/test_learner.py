@@ -14,8 +14,9 @@ from preference.comparisons import Answer, Clip, Label
 from preference.config import PreferenceConfig, QueryConfig
 from preference.experiment import learn, load_reward_model, resume
 from preference.fit import FitConfig
+from preference.fitting import slope_of
 from preference.horizon import constant_horizon
-from preference.learner import PreferenceLearner, slope_of
+from preference.learner import PreferenceLearner
 from preference.reward_model import RewardConfig
 from preference.store import Store
 from preference.teachers import TEACHERS
@@ -161,7 +162,10 @@ def test_overwriting_a_run_keeps_answers_that_people_gave(tmp_path: Path) -> Non
 
 def test_what_would_leave_too_little_to_learn_from_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     config = PreferenceConfig(query=QueryConfig(labels=700))
-    with pytest.raises(RllabError, match="the first 175 questions are about clips of 188 steps"):
+    with pytest.raises(
+        RllabError,
+        match="700 questions are to be asked about clips of 188 steps, of which the 100,000 steps are only 531",
+    ):
         learn("ppo", "Hopper-v5", config, out=tmp_path / "run", quiet=True, steps=100_000)
     assert not (tmp_path / "run").exists()
 

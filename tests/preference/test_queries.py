@@ -85,6 +85,18 @@ def test_the_schedule_begins_with_a_quarter_and_ends_with_all() -> None:
     assert schedule.due(999_999) < 700
 
 
+def test_the_first_questions_are_fewer_where_their_clips_would_take_more_than_a_tenth_of_the_steps() -> None:
+    hopper = LabelSchedule(1400, 300_000, clip_steps=188)
+    assert hopper.initial == hopper.due(0) == 159, "159 clips of 188 steps are the most in 30,000 steps"
+    assert hopper.steps_before_learning == 30_000
+    assert hopper.due(300_000) == 1400
+    cheetah = LabelSchedule(1400, 300_000, clip_steps=30)
+    assert cheetah.initial == 350
+    assert cheetah.steps_before_learning == 2 * 350 * 30
+    assert LabelSchedule(10, 100_000, clip_steps=10).steps_before_learning == 5_000, "a wider choice"
+    assert LabelSchedule(10, 100, clip_steps=50).initial == 1
+
+
 def test_the_rate_of_labels_falls_as_c_over_t_plus_c() -> None:
     schedule = LabelSchedule(10**8, 8_000_000, decay=2e6)
     at = lambda steps: (schedule.due(steps + 1000) - schedule.due(steps)) / 1000  # noqa: E731
