@@ -49,15 +49,16 @@ class RewardConfig:
     """leaky_relu (slope 0.01, as in the paper), relu or tanh."""
     dropout: float = 0.0
     """Share of activations dropped in training; the paper has 0.5 for images."""
-    reward_std: float = 1.0
-    """Standard deviation of the rewards that the agent gets."""
+    reward_std: float | None = None
+    """Standard deviation of the rewards that the agent gets; None: 1 (appendix A.1), of images 0.05 (A.2), as the agents'
+    settings for games are meant for rewards that are mostly 0."""
 
     def __post_init__(self) -> None:
         if self.members < 1:
             raise RllabError(f"members must be at least 1, not {self.members}")
         if not 0 <= self.dropout < 1:
             raise RllabError(f"dropout must lie in [0, 1), not {self.dropout}")
-        if not self.reward_std > 0:
+        if self.reward_std is not None and not self.reward_std > 0:
             raise RllabError(f"reward_std must be above 0, not {self.reward_std}")
         if any(size < 1 for size in self.reward_hidden_sizes):
             raise RllabError(f"reward_hidden_sizes must be at least 1 each, not {self.reward_hidden_sizes}")
@@ -85,9 +86,7 @@ class RewardModel:
             if inputs.image:
                 sides = 2 if self.config.reads == "observation_action_next" else 1
                 shape = _channels_first(inputs)
-                self.module = EnsembleCNN(
-                    members, (shape[0] * sides, *shape[1:]), size, activation, dropout
-                )  # fmt: skip
+                self.module = EnsembleCNN(members, (shape[0] * sides, *shape[1:]), size, activation, dropout)
             else:
                 sizes = (size, *self.config.reward_hidden_sizes, 1)
                 self.module = EnsembleMLP(members, sizes, activation, dropout)
@@ -104,6 +103,11 @@ class RewardModel:
     def members(self) -> int:
         """E."""
         return self.config.members
+
+    @property
+    def deviation(self) -> float:
+        """Of the rewards that the agent gets."""
+        return self.config.reward_std or (0.05 if self.inputs.image else 1.0)
 
     def features(self, arrays: Mapping[str, NDArray[Any]]) -> "Features":
         """What the networks take of clips' arrays `[..., *shape]`, numbers normalised by the present moments."""
@@ -158,11 +162,11 @@ class RewardModel:
         return rewards
 
     def member_rewards(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Every member's normalised rewards `[E, ...]` of steps, the average of which is brought to `reward_std`."""
+        """Every member's normalised rewards `[E, ...]` of steps, whose average has the deviation `deviation`."""
         raw = self._raw_rewards(arrays)
         shape = (-1, *(1,) * (raw.ndim - 1))
         centred = (raw - self.offset.reshape(shape)) / self.scale.reshape(shape)
-        result: NDArray[np.float32] = centred * np.float32(self.config.reward_std / self.spread)
+        result: NDArray[np.float32] = centred * np.float32(self.deviation / self.spread)
         return result
 
     def _raw_rewards(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -286,6 +286,17 @@ def image_data(lengths: list[int], held_out: float = 0.0) -> tuple[RewardModel, 
     return model, data
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, 0.05), (2.0, 2.0)])
+def test_rewards_of_images_have_the_papers_small_deviation_or_the_one_asked_for(
+    asked: float | None, expected: float
+) -> None:
+    inputs, generator = Inputs((1, 48, 48), (), (2,), image=True), np.random.default_rng(0)
+    model = RewardModel(inputs, RewardConfig(members=2, reads="observation", reward_std=asked))
+    arrays = {"observations": generator.integers(0, 256, (4, 9, 1, 48, 48), np.uint8), "actions": np.zeros((4, 9), int)}
+    model.normalise_over(arrays, np.ones((4, 9), bool))
+    assert model.reward(**arrays).std() == pytest.approx(expected, rel=1e-3)
+
+
 def test_batch_normalisation_counts_only_steps_that_exist() -> None:
     model, data = image_data([3, 5])
     fitter_for(model, fit_batch_size=2, l2=0.0).fit(data, 1)
