@@ -34,8 +34,9 @@ class FitConfig:
     """Share of the comparisons, by clip, that the model is only measured on."""
     bootstrap: bool = True
     """Resample the comparisons for each member of an ensemble."""
-    l2: float = 1e-4
-    """λ of λ/2·‖w‖², at first."""
+    l2: float | None = None
+    """λ of λ/2·‖w‖², at first; None: 0.01, as a few comparisons of numbers are learnt by heart otherwise before λ has
+    adapted, and 1e-4 for images."""
     l2_adapt: bool = True
     """Adapt λ so that the held-out loss stays between 1.1 and 1.5 times the training loss (appendix A)."""
 
@@ -44,7 +45,7 @@ class FitConfig:
             raise RllabError("fit_epochs and fit_batch_size must be at least 1")
         if not 0 < self.fit_learning_rate < math.inf:
             raise RllabError(f"fit_learning_rate must be above 0 and finite, not {self.fit_learning_rate}")
-        if not 0 <= self.l2 < math.inf:
+        if self.l2 is not None and not 0 <= self.l2 < math.inf:
             raise RllabError(f"l2 must be 0 (off) or more, not {self.l2}")
         if not 0 <= self.held_out < 1:
             raise RllabError(f"held_out must lie in [0, 1), not {self.held_out}")
@@ -70,7 +71,7 @@ class Fitter:
         """`generator` shuffles the pairs; `noise` is ε where the configuration leaves it open."""
         self.model, self.config, self.generator = model, config, generator
         self.noise = noise if config.answer_noise is None else config.answer_noise
-        self.l2 = config.l2
+        self.l2 = (1e-4 if model.inputs.image else 0.01) if config.l2 is None else config.l2
         implementation = TorchAdam if model.fast is None else NumpyAdam
         self.adam: Adam = implementation(model.flat, config.fit_learning_rate, 1e-8)
 
