@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from preference.budget import Budget
 from preference.learner import Phase
-from preference.questions import Questions
 from preference.store import Store, StoreUnavailable
 from rllab.agents.agent import Metrics
 from rllab.callbacks import Callback
@@ -35,7 +35,7 @@ class Bulletin(Callback):
     def __init__(self, store: Store, run: str, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives seconds since 1970."""
         self.store, self.run, self.clock = store, run, clock
-        self.questions: Questions | None = None
+        self.questions: Budget | None = None
         """What the learner asks, once there is a learner."""
         self._accuracy: list[tuple[float, float]] = []
         self._progress: list[tuple[float, float]] = []
@@ -66,7 +66,7 @@ class Bulletin(Callback):
         assert self.questions is not None
         status = {
             "phase": phase, "sentence": SENTENCES[phase], "step": training.steps, "steps": training.config.steps,
-            "asked": self.questions.asked, "labels": self.questions.config.labels,
+            "asked": self.questions.asked, "labels": self.questions.labels,
             "next_questions": self._expected(training, phase),
             "accuracy": thinned(self._accuracy), "progress": thinned(self._progress),
         }  # fmt: skip

@@ -1,6 +1,7 @@
 """From a configuration to a training from preferences, its run on disk, and back: learn, resume, load."""
 
 import json
+import shutil
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -20,7 +21,7 @@ from preference.labelling import check_page
 from preference.learner import PreferenceLearner
 from preference.reward_model import RewardModel
 from preference.store import Store, Task
-from preference.teachers import TEACHERS, FileTeacher, Teacher
+from preference.teachers import SYNTHETIC, FileTeacher, Teacher
 from rllab.callbacks import Callback
 from rllab.config import TrainConfig
 from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
@@ -158,7 +159,7 @@ def clear_store(folder: Path) -> None:
     if not path.exists():
         return
     with Store.open(path) as store:
-        people = sorted(set(store.progress().by_annotator) - {*TEACHERS, "file"})
+        people = sorted(set(store.progress().by_annotator) - SYNTHETIC)
     if people:
         raise RllabError(
             f"{path} has answers of {', '.join(people)}, which --overwrite would delete: choose another folder with "
@@ -166,8 +167,7 @@ def clear_store(folder: Path) -> None:
         )
     for name in (path, *path.parent.glob(f"{STORE_FILE}-*")):
         name.unlink(missing_ok=True)
-    for file in (folder / REWARD_FOLDER).glob("*"):
-        file.unlink()
+    shutil.rmtree(folder / REWARD_FOLDER, ignore_errors=True)
     clear(folder)
 
 

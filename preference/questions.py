@@ -4,13 +4,14 @@ Christiano et al. 2017, section 2.2.4 and appendix A. How strategies score pairs
 """
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from preference.budget import Budget
 from preference.clips import ClipPool, pair_key
-from preference.comparisons import Clip, Pair
+from preference.comparisons import Clip
 from preference.config import QueryConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Question
@@ -19,14 +20,11 @@ from preference.queries import Candidates, embed, select
 from preference.reward_model import RewardModel
 
 
-class Questions:
+class Questions(Budget):
     """The pool of clips, and what is asked about them when.
 
     Attributes:
         pool: the clips that questions are drawn from.
-        schedule: how many labels should have been asked for by which step.
-        batch_size: how many pairs are asked about at a time.
-        asked: how many pairs have been asked about.
     """
 
     def __init__(
@@ -37,27 +35,8 @@ class Questions:
         self.config, self.model, self.data, self.generator = config, model, data, generator
         image = model.inputs.image
         self.pool = ClipPool(config.pool or (100 if image else 2000))
-        self.schedule = config.schedule(steps, clip_steps, image=image)
+        super().__init__(config.schedule(steps, clip_steps, image=image), config.query_batch)
         self.mix = config.mix(model.members)
-        self.batch_size = config.query_batch or max(1, round(config.labels / 20))
-        self.asked = 0
-        self._known: set[frozenset[str]] = set()
-        """The pairs that were asked about."""
-
-    def due(self, steps: int) -> int:
-        """How many are to be asked after so many steps; 0 while they are not a batch."""
-        due = self.schedule.due(steps) - self.asked
-        return due if due >= self.batch_size or (due > 0 and steps >= self.schedule.steps) else 0
-
-    def next_due(self, steps: int) -> int | None:
-        """The step, from `steps` on, at which the next are asked; None if all have been."""
-        if self.asked >= self.config.labels:
-            return None
-        low, high = steps, max(steps, self.schedule.steps)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.due(middle) else (middle + 1, high)
-        return low
 
     def choose(self, count: int, *, informed: bool, newest: float | None = None) -> list[Question]:
         """At most `count` pairs that were not asked about yet.
@@ -111,24 +90,16 @@ class Questions:
         known = embed(prepare(self.model, self.data.batch).means(), self.data.pairs) if self.data.pairs else points[:0]
         return Candidates(differences, points, known)
 
-    def note_asked(self, pairs: Iterable[Pair]) -> None:
-        """Count pairs that the store has among those that were asked about: they are not asked again."""
-        known = {frozenset((str(pair.first), str(pair.second))) for pair in pairs}
-        self._known |= known
-        self.asked = max(self.asked, len(known))
-
     def state_dict(self) -> dict[str, Any]:
         """The pool, the random generator, and what was asked."""
         return {
             "pool": self.pool.state_dict(),
             "generator": self.generator.bit_generator.state,
-            "asked": self.asked,
-            "known": [sorted(key) for key in sorted(self._known, key=sorted)],
+            **super().state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.pool.load_state_dict(state["pool"])
         self.generator.bit_generator.state = state["generator"]
-        self.asked = state["asked"]
-        self._known = {frozenset(key) for key in state["known"]}
+        super().load_state_dict(state)

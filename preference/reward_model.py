@@ -50,7 +50,7 @@ class RewardConfig:
     dropout: float = 0.0
     """Share of activations dropped in training; the paper has 0.5 for images."""
     reward_std: float | None = None
-    """Standard deviation of the rewards that the agent gets; None: 1 (appendix A.1), of images 0.05 (A.2), as the agents'
+    """Standard deviation of the rewards that the agent gets; None: 1 (appendix A.1), of images 0.05 (A.2), as agents'
     settings for games are meant for rewards that are mostly 0."""
 
     def __post_init__(self) -> None:

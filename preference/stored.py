@@ -23,13 +23,11 @@ from preference.measures import PreferenceMeasures
 from preference.prediction import differences, prepare
 from preference.reward_model import RewardConfig, RewardModel
 from preference.store import Store, Task
-from preference.teachers import TEACHERS
+from preference.teachers import SYNTHETIC
 from rllab.runs import Run
 
 REPORTS = 20
 """How often a fit says how far it has come."""
-SYNTHETIC = frozenset({*TEACHERS, "file"})
-"""Annotators that are no people."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,10 @@ TEACHERS: Mapping[str, TeacherConfig] = {
     "equal": TeacherConfig(equal_within=0.1),
 }
 """B-Pref's oracle and its five others ("boltzmann" is the paper's Stoc) with the values of its experiments."""
+SCORING = "scores"
+"""The name on record of a teacher of texts that answers from their scores."""
+SYNTHETIC = frozenset({*TEACHERS, "file", SCORING})
+"""Annotators that are no people."""
 
 
 class SyntheticTeacher:

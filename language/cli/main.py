@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "reward": "language.cli.reward",
     "tune": "language.cli.tune",
     "direct": "language.cli.direct",
+    "compare": "language.cli.compare",
     "evaluate": "language.cli.evaluate",
     "chat": "language.cli.chat",
     "embed": "language.cli.embed",

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from language.cli.runs import RunOptions, train
+from language.models.lora import LoRAConfig
 from language.preferences.chat import DEFAULT_TEMPLATE
 from language.preferences.data import Faulty, TextsConfig
 from language.preferences.sft import FineTunedRun, RowsConfig, SupervisedFineTuning
@@ -29,7 +30,8 @@ class TunedOptions(RunOptions):
     """Which model, and what it learns from."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = Path()
-    """A run of `rllab language pretrain`, `sft`, `tune` or `direct`, or a model's folder. It is not changed."""
+    """A run of `rllab language pretrain`, `sft`, `tune` or `direct`, or a model's folder, also one that
+    transformers wrote, a .gguf file or hub:OWNER/NAME. It is not changed."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ()
     """.jsonl, .json, .parquet, .csv or .tsv, also with .gz, or hub:OWNER/NAME[/SPLIT]."""
     template: str = DEFAULT_TEMPLATE
@@ -53,15 +55,18 @@ class SFTArguments:
 
     options: TunedOptions
     rows: RowsConfig
+    lora: LoRAConfig
     training: TrainingConfig
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab language sft MODEL FILE…`."""
-    default = SFTArguments(TunedOptions(model=tyro.MISSING), RowsConfig(), TRAINING)
+    default = SFTArguments(TunedOptions(model=tyro.MISSING), RowsConfig(), LoRAConfig(), TRAINING)
     arguments: SFTArguments = parse(SFTArguments, argv, "language sft", description=__doc__, default=default)
     options = arguments.options
-    recipe = SupervisedFineTuning.of(options.model, options.texts, arguments.rows, arguments.training, options.device)
+    recipe = SupervisedFineTuning.of(
+        options.model, options.texts, arguments.rows, arguments.training, options.device, arguments.lora
+    )
     run = train(recipe, options.run_folder("sft", recipe.training.seed), options)
     if isinstance(run, int):
         return run

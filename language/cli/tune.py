@@ -10,24 +10,28 @@ import tyro
 
 from envs.errors import RllabError
 from language.cli.runs import RunOptions
+from language.models.lora import LoRAConfig
 from language.preferences.collect import RewardConfig
 from language.preferences.policy import TextPolicyConfig
 from language.preferences.prompts import PromptsConfig
 from language.preferences.responses import ResponsesConfig
 from language.preferences.rewards import FORMS
+from language.preferences.teaching_config import TeachingConfig
 from language.preferences.text_evaluation import read_evaluations
-from language.preferences.tune import BEST_FOLDER, TunedRun, tune
+from language.preferences.tune import BEST_FOLDER, REWARD_FOLDER, TunedRun, tune
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
 from rllab.agents import AgentConfig
 from rllab.cli.arguments import parse
 from rllab.cli.console import number, print_facts, print_next, print_table, quoted
 from rllab.cli.report import report_interruption
 from rllab.interrupt import Interrupted
-from rllab.runs import default_folder
+from rllab.runs import Run, default_folder
 
 AgentKind = TypeVar("AgentKind", bound=AgentConfig)
 _DERIVED = {"rollout_steps": "--maximum-new-tokens", "minibatch_size": "--minibatch-responses"}
 """Fields of an agent that follow from others, and the flags of those."""
+_TAUGHT = {True: "Learned score", False: "True score"}
+"""What evaluations judge by where people, or synthetic teachers, compare."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Options(RunOptions):
     """Which model, and what it is to learn."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = Path()
-    """A run of `rllab language pretrain`, `sft` or `tune`, or a model's folder. It is also the reference."""
+    """A run of `rllab language pretrain`, `sft` or `tune`, or a model's folder, also one that transformers wrote, a
+    .gguf file or hub:OWNER/NAME. It is also the reference."""
     agent: str = "ppo"
     """ppo, trpo or reinforce; `--agent NAME --help` lists its flags."""
     reward: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[WEIGHT*]KIND:ARGUMENT")] = ()
@@ -56,7 +61,9 @@ class TuneArguments(Generic[AgentKind]):
     rewarding: RewardConfig
     batch: BatchConfig
     policy: TextPolicyConfig
+    lora: LoRAConfig
     loop: TuneLoopConfig
+    teaching: TeachingConfig
     agent_settings: AgentKind
 
 
@@ -65,7 +72,7 @@ def command(argv: Sequence[str]) -> int:
     name = _agent(argv)
     default = TuneArguments(
         Options(model=tyro.MISSING, agent=name), PromptsConfig(), ResponsesConfig(), RewardConfig(), BatchConfig(),
-        TextPolicyConfig(), TuneLoopConfig(), DEFAULTS[name],
+        TextPolicyConfig(), LoRAConfig(), TuneLoopConfig(), TeachingConfig(), DEFAULTS[name],
     )  # fmt: skip
     generic: Any = TuneArguments
     arguments: TuneArguments[Any] = parse(
@@ -78,12 +85,12 @@ def command(argv: Sequence[str]) -> int:
             raise RllabError(f"--{field.replace('_', '-')} follows from the responses here; use {flag}.")
     config = TuneConfig(
         arguments.agent_settings, str(options.model), options.reward, options.gold, arguments.prompts,
-        arguments.drawing, arguments.rewarding, arguments.batch, arguments.policy, arguments.loop, options.seed,
-        options.device,
+        arguments.drawing, arguments.rewarding, arguments.batch, arguments.policy, arguments.loop, arguments.teaching,
+        options.seed, options.device, arguments.lora,
     )  # fmt: skip
     out = options.out or default_folder(options.model.resolve().name, f"tune-{name}", options.seed)
     if not options.quiet:
-        print(f"{name} tunes {options.model} for {' + '.join(options.reward)}, in {out}", flush=True)
+        print(f"{name} tunes {options.model} for {_aim(config)}, in {out}", flush=True)
     try:
         run = tune(config, out, overwrite=options.overwrite, quiet=options.quiet)
     except Interrupted as error:
@@ -108,13 +115,23 @@ def _agent(argv: Sequence[str]) -> str:
     return name
 
 
+def _aim(config: TuneConfig) -> str:
+    """What the model is tuned for."""
+    if config.teaching.on:
+        return f"what {' + '.join(config.teaching.teacher)} prefers in {config.teaching.labels:,} comparisons"
+    return " + ".join(config.reward)
+
+
 def report(run: TunedRun) -> None:
     """Print how it went, some samples, and what to do next."""
     facts = [("Run", str(run.path)), ("Steps", f"{run.steps:,} tokens of responses")]
     if run.stop_reason:
         facts.append(("Stopped", run.stop_reason))
     rows = read_evaluations(run.path)
-    judge = "Gold score" if run.config.gold else "Score"
+    teaching = run.config.teaching
+    judge = "Gold score" if run.config.gold else _TAUGHT[teaching.human] if teaching.on else "Score"
+    if teaching.on:
+        facts.append(("Comparisons", _compared(run)))
     if rows:
         best = max(rows, key=lambda row: float(row["gold"]))
         facts += [
@@ -129,11 +146,35 @@ def report(run: TunedRun) -> None:
         print()
         print_table(("Prompt", "Response", "Score"), samples, right=("Score",))
     folder = quoted(run.path)
+    if teaching.on:
+        reward = quoted(run.path / REWARD_FOLDER)
+        further = [
+            ("keep what was compared", f"rllab preference export {folder} FILE --format chosen"),
+            ("learn from the same reward", f"rllab language tune MODEL --reward model:{reward}"),
+        ]
+    else:
+        further = []
     print_next([
         ("write with it", f"rllab language generate {folder} --prompt 'This film'"),
         ("with the best by evaluation", f"rllab language generate {quoted(run.path / BEST_FOLDER)}"),
         ("train it further", f"rllab resume {folder} --steps {2 * max(run.steps, run.config.loop.steps)}"),
+        *further,
     ])  # fmt: skip
+
+
+def _compared(run: TunedRun) -> str:
+    """How many answers there are, and how well the reward predicts those that it did not learn from."""
+    rows = Run.open(run.path).read_metrics()
+    said = f"{rows[-1]['reward/labels']:,.0f} answers that say something" if rows else "none"
+    held_out = [row for row in rows if "reward/held_out_accuracy" in row]
+    if not held_out:
+        return said
+    last = held_out[-1]
+    low, high = (f"{last[f'reward/held_out_accuracy_{end}']:.0%}" for end in ("low", "high"))
+    return (
+        f"{said}; the reward agrees with {last['reward/held_out_accuracy']:.0%} ({low} to {high}) of the "
+        f"{last['reward/held_out_comparisons'] - last['reward/held_out_ties']:.0f} that it did not learn from"
+    )
 
 
 def _shown(text: str) -> str:

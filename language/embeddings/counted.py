@@ -87,19 +87,30 @@ def tf_idf(counts: Sparse, formula: TfIdfFormula = "plain") -> Sparse:
         `[D, V]`, float64. A document without words stays 0, and so does a word without documents.
     """
     counts = sparse.csr_array(counts, dtype=np.float64)
-    documents = counts.shape[0]
-    frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
     if formula == "plain":
+        frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
         sizes = _row_sums(counts)
-        rarity = np.log(documents / np.maximum(frequency, 1))
-        weighted = _scaled(counts, 1 / np.where(sizes > 0, sizes, 1), rarity)
+        rare = np.log(counts.shape[0] / np.maximum(frequency, 1))
+        weighted = _scaled(counts, 1 / np.where(sizes > 0, sizes, 1), rare)
         weighted.eliminate_zeros()
         return weighted
     if formula != "smoothed":
         raise RllabError(f"There is no formula '{formula}' of TF-IDF; choose plain or smoothed.")
-    weighted = _scaled(counts, np.ones(documents), 1 + np.log((1 + documents) / (1 + frequency)))
-    lengths = np.sqrt(_row_sums(weighted.multiply(weighted).tocsr()))
-    return _scaled(weighted, 1 / np.where(lengths > 0, lengths, 1), np.ones(counts.shape[1]))
+    return weighted_rows(counts, rarity(counts))
+
+
+def rarity(counts: Sparse) -> NDArray[np.float64]:
+    """1 + ln((1 + D) / (1 + df)) of each word, `[V]`: the inverse document frequency of `smoothed`."""
+    frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
+    found: NDArray[np.float64] = 1 + np.log((1 + counts.shape[0]) / (1 + frequency))
+    return found
+
+
+def weighted_rows(counts: Sparse, rare: NDArray[np.float64]) -> Sparse:
+    """Each count times its word's rarity `[V]`, and each row then brought to length 1; an empty row stays 0."""
+    found = _scaled(counts, np.ones(counts.shape[0]), rare)
+    lengths = np.sqrt(_row_sums(found.multiply(found).tocsr()))
+    return _scaled(found, 1 / np.where(lengths > 0, lengths, 1), np.ones(counts.shape[1]))
 
 
 def cooccurrences(

@@ -4,6 +4,8 @@ model/
   model.json          kind, configuration, version
   model.safetensors   weights
   tokenizer/          see `language.tokenizers`
+
+A model of `transformers` lies there as `transformers` keeps it; its own folders, too, can be loaded.
 """
 
 import json
@@ -36,6 +38,7 @@ KINDS = {
     "gpt-classifier": ("language.models.gpt_classifier", "GPTClassifier", "GPTClassifierConfig"),
     "bert-classifier": ("language.models.bert_classifier", "BERTClassifier", "BERTClassifierConfig"),
     "elmo-classifier": ("language.models.elmo_classifier", "ELMoClassifier", "ELMoClassifierConfig"),
+    "causal-lm": ("language.models.causal_lm", "CausalLM", "CausalLMConfig"),
     "text-reward": ("language.preferences.reward_model", "TextRewardModel", "TextRewardConfig"),
     "transformer": ("language.models.transformer", "Transformer", "TransformerConfig"),
     "lstm-translation": ("language.models.lstm_translation", "LSTMTranslation", "LSTMTranslationConfig"),
@@ -44,6 +47,7 @@ KINDS = {
 MODEL_FOLDER = "model"
 """Where a run keeps its model."""
 _CONFIG, _WEIGHTS, _TOKENIZER, _VERSION = "model.json", "model.safetensors", "tokenizer", 1
+_CAUSAL = "causal-lm"
 
 
 def kind_of(model: nn.Module) -> str:
@@ -75,22 +79,30 @@ def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> No
     """
     path = Path(folder)
     document = {"kind": kind_of(model), "version": _VERSION, "config": asdict(model.config)}  # type: ignore[call-overload]
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with explained_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path / _TOKENIZER)
-        temporary = path / f".{_WEIGHTS}"
-        save_file(weights, temporary, metadata={"format": "pt"})
-        temporary.replace(path / _WEIGHTS)
+        if document["kind"] == _CAUSAL:
+            import_module(KINDS[_CAUSAL][0]).save_causal_lm(path, model, tokenizer)
+        else:
+            weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+            temporary = path / f".{_WEIGHTS}"
+            save_file(weights, temporary, metadata={"format": "pt"})
+            temporary.replace(path / _WEIGHTS)
         write_atomically(path / _CONFIG, json.dumps(document, indent=2).encode() + b"\n")
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
     """The model and the tokenizer of a folder that `save_model` wrote, or of a run; in evaluation mode.
 
+    A folder that `transformers` wrote, a .gguf file and hub:OWNER/NAME are others' models: GPT-1 and GPT-2 become a
+    `GPT`, other causal models a `CausalLM`.
+
     Raises RllabError if there is none, it is damaged or of a newer version, or the two do not belong together.
     """
     path = _found(Path(folder))
+    if is_foreign(folder):
+        return _load_foreign(folder, device)
     try:
         document = json.loads((path / _CONFIG).read_bytes())
         kind, version, settings = document["kind"], document["version"], document["config"]
@@ -101,6 +113,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
         ) from error
     if version > _VERSION:
         raise RllabError(f"{path} was written by a newer version of rllab; upgrade it.")
+    if kind == _CAUSAL:
+        model, _ = import_module(KINDS[_CAUSAL][0]).load_causal_lm(path, device)
+        tokenizer = load_tokenizer(path / _TOKENIZER)
+        check_vocabulary(tokenizer, model.vocabulary_size)
+        return model, tokenizer
     try:
         config = rebuilt(configuration_class(kind), settings)
         with torch.device("meta"):
@@ -116,6 +133,27 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
 def holds_model(folder: Path | str) -> bool:
     """Whether a folder that `save_model` wrote, or a run with a model, is there."""
     return (_found(Path(folder)) / _CONFIG).is_file()
+
+
+def is_foreign(folder: Path | str) -> bool:
+    """Whether it names a model of others: hub:OWNER/NAME, a .gguf file or a folder that `transformers` wrote."""
+    if str(folder).startswith("hub:") or str(folder).endswith(".gguf"):
+        return True
+    path = Path(folder)
+    if holds_model(path) or not (path / "config.json").is_file():
+        return False
+    found: bool = import_module(KINDS[_CAUSAL][0]).is_transformers_folder(path)
+    return found
+
+
+def _load_foreign(folder: Path | str, device: torch.device | str) -> tuple[nn.Module, Tokenizer]:
+    path = Path(folder)
+    if path.is_dir() and json.loads((path / "config.json").read_bytes())["model_type"] in ("gpt2", "openai-gpt"):
+        model: nn.Module = import_module("language.models.huggingface").load_gpt(path)
+        tokenizer_class = import_module("language.tokenizers.pretrained").PretrainedTokenizer
+        return model.to(device).eval(), tokenizer_class.of(path, model.config.vocabulary_size)  # type: ignore[union-attr]
+    loaded: tuple[nn.Module, Tokenizer] = import_module(KINDS[_CAUSAL][0]).load_causal_lm(folder, device)
+    return loaded
 
 
 def _found(path: Path) -> Path:

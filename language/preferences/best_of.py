@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from envs.errors import RllabError
@@ -36,6 +37,28 @@ def best_of_n_kl(n: int) -> float:
     if n < 1:
         raise RllabError(f"Best-of-n needs 1 response at least, not {n}.")
     return math.log(n) - (n - 1) / n
+
+
+def best_of_n_weights(scores: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """How probably each of N responses is the best of n that are drawn from them without putting back, `[..., N]`.
+
+    The weighted mean of any number of the responses estimates what best-of-n has of it, without bias, and from one
+    sample for all n (Nakano et al. 2021, "WebGPT", appendix I). Of equally good responses the last counts as better.
+
+    Args:
+        scores: by which the best is chosen, `[..., N]`.
+        n: from 1 to N.
+
+    Raises RllabError if n is not.
+    """
+    count = scores.shape[-1]
+    if not 1 <= n <= count:
+        raise RllabError(f"The best of {n} cannot be told from {count} responses; draw as many at least.")
+    # The best of n is the one of rank r if the others are of lower rank: C(r − 1, n − 1) of C(N, n) choices.
+    all_choices = math.comb(count, n)
+    weights = np.array([math.comb(rank, n - 1) / all_choices for rank in range(count)])
+    found: NDArray[np.float64] = weights[scores.argsort(-1, kind="stable").argsort(-1)]
+    return found
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ runs/NAME/
   tokens/reference.npy   log-probabilities of all responses under it
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from envs.errors import RllabError
+from language.models.causal_lm import CausalLM
 from language.models.folder import check_vocabulary, kind_of, load_model, make_model, save_model
+from language.models.lora import LoRAConfig
 from language.preferences.data import Found, TextComparison, TextsConfig, prompt_key, read_comparisons, split_by_prompt
 from language.preferences.direct import DirectConfig, DirectPreferences, Pair, check_finite, log_probs_of_pairs
 from language.preferences.judging import judge
+from language.preferences.lora import load_adapted
 from language.preferences.responses import ResponsesConfig
 from language.preferences.rows import RowReader
 from language.preferences.sft import RowsConfig, check_not_compiled, in_epochs
@@ -71,6 +74,8 @@ class DirectTraining(Recipe[DirectRun]):
     not."""
     kl_tokens: int = 64
     """The longest of them."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Adapters that learn in place of the weights."""
 
     def __post_init__(self) -> None:
         check_not_compiled(self.training)
@@ -80,14 +85,15 @@ class DirectTraining(Recipe[DirectRun]):
     @classmethod
     def of(
         cls, initial: Path | str, texts: TextsConfig, rows: RowsConfig, direct: DirectConfig, training: TrainingConfig,
-        device: str = "cpu", **further: Any,
+        device: str = "cpu", lora: LoRAConfig | None = None, **further: Any,
     ) -> Self:  # fmt: skip
         """Of the model in a folder. Raises RllabError if there is none that writes text."""
-        model, tokenizer = load_model(initial)
+        lora = lora or LoRAConfig()
+        model, tokenizer = load_adapted(initial, lora)
         text_model(model, tokenizer)
         return cls(
             model_kind=kind_of(model), model=model.config, training=training, device=device, texts=texts, rows=rows,
-            direct=direct, initial=str(initial), **further,
+            direct=direct, initial=str(initial), lora=lora, **further,
         )  # fmt: skip
 
     @property
@@ -101,7 +107,9 @@ class DirectTraining(Recipe[DirectRun]):
 
     def prepare(self, folder: Path, progress: Progress | None) -> Self:
         """Keep the model as the reference, and the log-probabilities of all responses under it."""
-        model, tokenizer = load_model(self.initial, self.device)
+        model, tokenizer = load_adapted(self.initial, self.lora, self.device)
+        if isinstance(model, CausalLM):
+            model = model.unadapted()
         pairs, _ = self._pairs(model, tokenizer)
         reference = torch.zeros(2, len(pairs))
         if not self.direct.reference_free:
@@ -150,13 +158,16 @@ class DirectTraining(Recipe[DirectRun]):
 
     def assemble(self, run: Run, quiet: bool) -> SupervisedTraining[Any]:
         """See `Recipe`."""
-        if run.checkpoints.latest() is None:
-            model, _ = load_model(run.path / REFERENCE_FOLDER, self.device)
-        else:
-            model = make_model(self.model_kind, self.model).to(self.device)
+        model = self._model(run, begun=run.checkpoints.latest() is not None)
         reference = torch.from_numpy(np.load(run.path / TOKENS_FOLDER / _LOG_PROBS))
         problem = self._problem(model, tokenizer_of(run.path), reference)
         return SupervisedTraining(model, problem, self.training, run=run, quiet=quiet)
+
+    def _model(self, run: Run, begun: bool) -> nn.Module:
+        """The model as it begins, or with weights that are about to be replaced."""
+        if begun and not self.lora.on:  # with adapters, only theirs are replaced
+            return make_model(self.model_kind, self.model).to(self.device)
+        return load_adapted(run.path / REFERENCE_FOLDER, self.lora, self.device, self.training.seed)[0]
 
     def finish(self, training: SupervisedTraining[Any], run: Run) -> DirectRun:
         """Evaluate the best weights, and estimate their divergence from the reference."""
@@ -169,7 +180,7 @@ class DirectTraining(Recipe[DirectRun]):
             some = [prompts[number % len(prompts)] for number in range(self.kl_responses)]
             context = text_model(reference, tokenizer).context
             drawing = ResponsesConfig(self.kl_tokens if context is None else min(self.kl_tokens, context // 2))
-            policy = make_model(self.model_kind, self.model).to(self.device)
+            policy = self._model(run, begun=True)
             policy.load_state_dict(training.model.state_dict())
             kl = judge(policy, tokenizer, some, drawing, reference=reference, seed=self.training.seed).kl
         learnt, held = len(problem.training), len(problem.held_out)

@@ -76,12 +76,19 @@ def judge(
     Raises:
         RllabError: there are no prompts, the model writes no text, or the judge failed.
     """
-    if not prompts:
+    rows = prompt_ids(writer(model, tokenizer, drawing), tokenizer, prompts, drawing.maximum_new_tokens)
+    return judge_rows(model, tokenizer, rows, drawing, reward=reward, reference=reference, seed=seed)
+
+
+def judge_rows(
+    model: nn.Module, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], drawing: ResponsesConfig, *,
+    reward: TextReward | None = None, reference: nn.Module | None = None, seed: int = 0,
+) -> Judged:  # fmt: skip
+    """`judge`, with prompts that are tokens already."""
+    if not rows:
         raise RllabError("There are no prompts to respond to; give some.")
     policy = writer(model, tokenizer, drawing)
-    parts = responses_in_parts(
-        policy, tokenizer, prompt_ids(policy, tokenizer, prompts, drawing.maximum_new_tokens), drawing, seed
-    )
+    parts = responses_in_parts(policy, tokenizer, rows, drawing, seed)
     given, texts = ([text for part in parts for text in getattr(part, name)] for name in ("prompts", "texts"))
     divergences = None
     if reference is not None:

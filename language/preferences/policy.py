@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.errors import RllabError
+from language.models.causal_lm import CausalLM
 from language.preferences.chosen import chosen_tokens
 from language.preferences.text_models import TextModel, text_model
 from language.tokenizers.tokenizer import Tokenizer
@@ -151,7 +152,8 @@ class TextPolicy(Policy):
             raise RllabError(f"With frozen_layers {self.config.frozen_layers} nothing is left to learn; freeze fewer.")
         self._tokenizer = tokenizer
         # Copied before the weights are laid into the flat buffer; frozen ones are the same tensors in all copies.
-        self.reference = Reference(self._copy(frozen), temperature)
+        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+        self.reference = Reference(self._copy(frozen, adapters=False), temperature)
         critic = self._copy(frozen) if self.config.value_head == "separate" else None
         value = None if self.config.value_head == "none" else nn.Linear(self.text.width, 1, device=device)
         if value is not None:
@@ -162,9 +164,11 @@ class TextPolicy(Policy):
         super().__init__(module, [*own, *([] if value is None else value.parameters())], device)
         self.module: TextActorCritic
 
-    def _copy(self, shared: Sequence[nn.Parameter]) -> TextModel:
-        """A copy of the model in which these parameters are the same tensors."""
+    def _copy(self, shared: Sequence[nn.Parameter], adapters: bool = True) -> TextModel:
+        """A copy of the model in which these parameters are the same tensors; if asked for, without new adapters."""
         module = copy.deepcopy(self.text.module, {id(parameter): parameter for parameter in shared})
+        if isinstance(module, CausalLM) and not adapters:
+            module = module.unadapted()
         return text_model(module, self._tokenizer)
 
     def distribution(self, parameters: Tensor, action_mask: Tensor | None = None) -> Categorical:

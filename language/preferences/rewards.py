@@ -22,13 +22,15 @@ from envs.errors import RllabError
 from language.models.folder import load_model
 from language.models.padding import pad_right
 from language.tasks.classifying import Classifier
+from language.tasks.counted_words import CountedWords
 from language.tokenizers.tokenizer import Tokenizer
 
 TextReward: TypeAlias = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """Prompts and responses `[N]` to scores `[N]`."""
 FORMS = (
     "keywords:WORD,WORD,… (how many of a response's words are these), length:WORDS (minus the relative distance from "
-    "so many), classifier:FOLDER[:CLASS] (log-odds of a class), model:FOLDER (a reward model), python:MODULE:FUNCTION"
+    "so many), classifier:FOLDER[:CLASS] (log-odds of a class), words:FOLDER[:CLASS] (the same, of a classifier that "
+    "counts words), model:FOLDER (a reward model), python:MODULE:FUNCTION"
 )
 """What `make_reward` understands."""
 _BATCH = 32
@@ -62,7 +64,7 @@ class LengthReward:
 class ClassifierReward:
     """The log-odds, log p − log(1 − p), of a class, given prompt and response as one text."""
 
-    classifier: Classifier
+    classifier: Classifier | CountedWords
     label: int
     """The number of the class."""
     context: Literal["both", "response"] = "both"
@@ -196,8 +198,8 @@ def _single(text: str, device: str) -> TextReward:
         if words is None or words < 1:
             raise RllabError(f"'{text}' is no length; write length:20 for responses of 20 words.")
         return LengthReward(int(words))
-    if kind == "classifier":
-        return _classifier(argument, device)
+    if kind in ("classifier", "words"):
+        return _classifier(argument, device, counted=kind == "words")
     if kind == "model":
         model, tokenizer = load_model(argument, device)
         if not hasattr(model, "score"):
@@ -211,11 +213,11 @@ def _single(text: str, device: str) -> TextReward:
     raise RllabError(f"There is no reward '{kind}'; there are {FORMS}.")
 
 
-def _classifier(argument: str, device: str) -> ClassifierReward:
+def _classifier(argument: str, device: str, *, counted: bool) -> ClassifierReward:
     folder, _, label = argument.rpartition(":")
     if not folder or Path(argument).exists():
         folder, label = argument, ""
-    classifier = Classifier.load([folder], device=device)
+    classifier = CountedWords.load(folder) if counted else Classifier.load([folder], device=device)
     if classifier.form != "classification":
         raise RllabError(f"{folder} classifies {classifier.form}, not single texts; give a classifier of texts.")
     if not label:

@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from envs.errors import RllabError
-from language.models.folder import check_vocabulary, kind_of, load_model, make_model
+from language.models.folder import check_vocabulary, kind_of, make_model
+from language.models.lora import LoRAConfig
 from language.preferences.data import (
     Demonstration,
     Found,
@@ -21,6 +22,7 @@ from language.preferences.data import (
     read_demonstrations,
     split_by_prompt,
 )
+from language.preferences.lora import load_adapted
 from language.preferences.rows import Row, RowReader, Rows, TooLong, batches_by_length, chosen_log_probs
 from language.preferences.text_models import text_model
 from language.tokenizers.tokenizer import Progress, Tokenizer
@@ -152,20 +154,24 @@ class SupervisedFineTuning(Recipe[FineTunedRun]):
     """How it becomes batches."""
     initial: str
     """A run or a model's folder: weights, sizes and tokenizer it begins with."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Adapters that learn in place of the weights, which are read from `initial` whenever the run goes on."""
 
     def __post_init__(self) -> None:
         check_not_compiled(self.training)
 
     @classmethod
     def of(
-        cls, initial: Path | str, texts: TextsConfig, rows: RowsConfig, training: TrainingConfig, device: str = "cpu"
-    ) -> Self:
+        cls, initial: Path | str, texts: TextsConfig, rows: RowsConfig, training: TrainingConfig, device: str = "cpu",
+        lora: LoRAConfig | None = None,
+    ) -> Self:  # fmt: skip
         """Of the model in a folder. Raises RllabError if there is none that writes text."""
-        model, tokenizer = load_model(initial)
+        lora = lora or LoRAConfig()
+        model, tokenizer = load_adapted(initial, lora)
         text_model(model, tokenizer)
         return cls(
             model_kind=kind_of(model), model=model.config, training=training, device=device, texts=texts, rows=rows,
-            initial=str(initial),
+            initial=str(initial), lora=lora,
         )  # fmt: skip
 
     @property
@@ -179,7 +185,7 @@ class SupervisedFineTuning(Recipe[FineTunedRun]):
 
     def prepare(self, folder: Path, progress: Progress | None) -> Self:
         """Keep the model's tokenizer, and look at the texts."""
-        model, tokenizer = load_model(self.initial)
+        model, tokenizer = load_adapted(self.initial, self.lora)
         tokenizer.save(folder / TOKENIZER_FOLDER)
         problem = self._problem(model, tokenizer)
         return replace(self, training=in_epochs(self.training, self.rows.epochs, problem.epoch_batches))
@@ -204,8 +210,8 @@ class SupervisedFineTuning(Recipe[FineTunedRun]):
 
     def assemble(self, run: Run, quiet: bool) -> SupervisedTraining[Any]:
         """See `Recipe`."""
-        if run.checkpoints.latest() is None:
-            model = load_model(self.initial, self.device)[0]
+        if run.checkpoints.latest() is None or self.lora.on:  # checkpoints have the adapters alone
+            model = load_adapted(self.initial, self.lora, self.device, self.training.seed)[0]
         else:
             model = make_model(self.model_kind, self.model).to(self.device)
         problem = self._problem(model, tokenizer_of(run.path))

@@ -16,9 +16,11 @@ from envs.errors import RllabError
 from language.decoding import Decodable
 from language.models.attention import AttentionMask
 from language.models.awd_lstm import AWDLSTM
+from language.models.causal_lm import CausalLM
 from language.models.gpt import GPT
 from language.models.padding import aligned_left, lengths_of
 from language.models.transformer import Transformer
+from language.tokenizers.pretrained import PretrainedTokenizer
 from language.tokenizers.tokenizer import Tokenizer
 
 
@@ -101,6 +103,48 @@ class CausalText:
         _check_layers(layers, self.module.config.layers)
         blocks = [parameter for block in self.module.blocks[:layers] for parameter in block.parameters()]
         return [*self.module.tokens.parameters(), *self.module.positions.parameters(), *blocks]
+
+
+@dataclass(frozen=True)
+class TransformersText:
+    """A causal model of `transformers`."""
+
+    module: CausalLM
+    prefix: tuple[int, ...] = ()
+    """What begins every text that it was trained on, such as a begin token."""
+    continues = True
+
+    @property
+    def width(self) -> int:
+        """See `TextModel`."""
+        return self.module.width
+
+    @property
+    def context(self) -> int | None:
+        """See `TextModel`."""
+        return self.module.context
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """Behind the prefix."""
+        begins = tuple(ids[: len(self.prefix)]) == self.prefix
+        return list(ids) if begins else [*self.prefix, *ids]
+
+    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
+        """The model itself, which begins with the prompts."""
+        return self.module, tokens, valid
+
+    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
+        """See `TextModel`."""
+        inputs, places = _from_first_token(tokens, valid, prompt)
+        return _at(self.module.features(inputs), places)
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The head of the language model."""
+        return self.module.output()
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """See `CausalLM.lower`."""
+        return self.module.lower(layers)
 
 
 @dataclass(frozen=True)
@@ -213,6 +257,8 @@ def text_model(module: nn.Module, tokenizer: Tokenizer | None = None) -> TextMod
         return CausalText(module)
     if isinstance(module, AWDLSTM):
         return RecurrentText(module)
+    if isinstance(module, CausalLM):
+        return TransformersText(module, tuple(tokenizer.prefix) if isinstance(tokenizer, PretrainedTokenizer) else ())
     if isinstance(module, Transformer) and tokenizer is not None:
         special = tokenizer.special
         if special.begin is None or special.end is None:
@@ -220,7 +266,7 @@ def text_model(module: nn.Module, tokenizer: Tokenizer | None = None) -> TextMod
         return TranslatingText(module, tokenizer.vocabulary[special.begin], tokenizer.vocabulary[special.end])
     raise RllabError(
         f"A {type(module).__name__} cannot be fine-tuned from rewards; give a GPT, a Transformer language model, an "
-        "AWD-LSTM or a Transformer for translation."
+        "AWD-LSTM, a Transformer for translation or a causal model of transformers."
     )
 
 

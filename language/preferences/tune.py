@@ -5,11 +5,13 @@ runs/NAME/
   reference/                                   the model as it was, with its tokenizer
   evaluations.jsonl                            scores on held-out prompts, and samples
   model/  best/                                the model at the end, and the best by evaluation
+  comparisons.sqlite  reward/                  where the reward is learnt from comparisons: they, and its model
 """
 
 import copy
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from typing import Any
 from torch import nn
 
 from envs.errors import RllabError
-from language.models.folder import MODEL_FOLDER, holds_model, load_model, save_model
+from language.models.folder import MODEL_FOLDER, holds_model, save_model
 from language.preferences.collect import KLRunawayError, TextCollector
+from language.preferences.lora import load_adapted
 from language.preferences.policy import TextPolicy
 from language.preferences.prompts import read_prompts
 from language.preferences.rewards import make_reward
+from language.preferences.teaching import TextTeaching
 from language.preferences.text_evaluation import FILE, KeepEvaluations, TextEvaluation, TextEvaluator
 from language.preferences.tuning_config import RUN_KIND, TuneConfig
 from language.tokenizers.tokenizer import Tokenizer
@@ -31,7 +35,7 @@ from rllab.experiment import go_on
 from rllab.runs import Run
 from rllab.train import Training
 
-REFERENCE_FOLDER, BEST_FOLDER = "reference", "best"
+REFERENCE_FOLDER, BEST_FOLDER, REWARD_FOLDER = "reference", "best", "reward"
 EVALUATION_SEED = 0x5EED
 """Added to the run's seed, so that evaluations draw other responses than training does."""
 
@@ -68,7 +72,7 @@ class TuneWorkshop:
             RllabError: one of them cannot be had, or they do not go together.
         """
         self.config = config
-        model, self.tokenizer = load_model(folder or config.model, config.device)
+        model, self.tokenizer = load_adapted(folder or config.model, config.lora, config.device, config.seed)
         stops = config.drawing.stops(self.tokenizer)
         if not stops and (config.drawing.truncate_after or config.rewarding.no_stop_score is not None):
             raise RllabError(
@@ -82,8 +86,15 @@ class TuneWorkshop:
         prompts, held_out = read_prompts(
             config.prompts, self.tokenizer, self.policy.text, config.drawing.maximum_new_tokens
         )
-        reward = make_reward(config.reward, config.device)
         gold = make_reward(config.gold, config.device) if config.gold else None
+        self.teaching: TextTeaching | None = None
+        if config.teaching.on:
+            self.teaching = TextTeaching(
+                config.teaching, self.policy, self.tokenizer, prompts, config.drawing, steps=config.loop.steps,
+                seed=config.seed, run=config.run_id, device=config.device,
+            )  # fmt: skip
+            gold = gold or self.teaching.gold
+        reward = make_reward(config.reward, config.device) if self.teaching is None else self.teaching.reward
         self.agent = AGENTS[config.method](self.policy, config.whole_agent(), config.seed)
         self.collector = TextCollector(
             prompts, reward, self.tokenizer, responses=config.batch.responses, group_size=config.group_size,
@@ -97,9 +108,10 @@ class TuneWorkshop:
     def training(self, folder: Path, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Training:
         """The loop over these parts; evaluations are kept in a run's folder."""
         loop = self.config.loop.loop()
+        taught = [] if self.teaching is None else [self.teaching]
         return Training(
             self.collector, self.policy, self.agent, loop, evaluate=self.evaluator if loop.evaluation_every else None,
-            callbacks=[KeepEvaluations(folder), *callbacks], quiet=quiet,
+            callbacks=[KeepEvaluations(folder), *taught, *callbacks], quiet=quiet,
         )  # fmt: skip
 
 
@@ -125,11 +137,15 @@ def tune(
     workshop = TuneWorkshop(config)
     # The folder is made last: input that cannot work leaves nothing behind.
     training = workshop.training(folder, callbacks, quiet)
-    with Run.create(folder, config.to_json(), overwrite) as run:
-        for name in (REFERENCE_FOLDER, MODEL_FOLDER, BEST_FOLDER):
+    if workshop.teaching is not None:
+        workshop.teaching.check(folder, overwrite)
+    with Run.create(folder, config.to_json(), overwrite) as run, ExitStack() as stack:
+        for name in (REFERENCE_FOLDER, MODEL_FOLDER, BEST_FOLDER, REWARD_FOLDER):
             shutil.rmtree(folder / name, ignore_errors=True)  # of a run that is overwritten
         (folder / FILE).unlink(missing_ok=True)
         _keep_reference(run, workshop)
+        if workshop.teaching is not None:
+            workshop.teaching.open(folder, training, stack, quiet)
         training.write_to(run)
         training.save()
         return _finish(training, run, workshop)
@@ -149,7 +165,7 @@ def resume(
     Raises:
         RllabError: no run of this kind, no good checkpoint, or the run is in use.
     """
-    with Run.open(path, lock=True) as run:
+    with Run.open(path, lock=True) as run, ExitStack() as stack:
         if run.config.get("kind") != RUN_KIND:
             raise RllabError(f"{path} is no fine-tuning from rewards; `rllab resume {path}` goes on with it.")
         config = TuneConfig.from_json(run.config)
@@ -160,6 +176,8 @@ def resume(
         workshop = TuneWorkshop(config, reference if holds_model(reference) else None)
         _keep_reference(run, workshop)
         training = workshop.training(run.path, callbacks, quiet)
+        if workshop.teaching is not None:
+            workshop.teaching.open(run.path, training, stack, quiet)
         training.write_to(run)
         go_on(training, run)
         return _finish(training, run, workshop)
@@ -204,6 +222,8 @@ def _write_models(run: Run, workshop: TuneWorkshop) -> None:
     """The policy as it is, and the best by evaluation."""
     module = workshop.policy.text.module
     save_model(run.path / MODEL_FOLDER, module, workshop.tokenizer)
+    if workshop.teaching is not None and workshop.teaching.reward.model is not None:
+        save_model(run.path / REWARD_FOLDER, workshop.teaching.reward.model, workshop.tokenizer)
     if run.checkpoints.best() is not None:
         _, state = run.checkpoints.load("best")
         save_model(run.path / BEST_FOLDER, _with_weights(module, state["policy"]["weights"]), workshop.tokenizer)

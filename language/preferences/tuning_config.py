@@ -1,14 +1,18 @@
 """Everything that determines a fine-tuning from rewards."""
 
+import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from envs.errors import RllabError
+from language.models.lora import LoRAConfig
 from language.preferences.collect import RewardConfig
 from language.preferences.policy import TextPolicyConfig
 from language.preferences.prompts import PromptsConfig
 from language.preferences.responses import ResponsesConfig
+from language.preferences.teaching_config import TeachingConfig
 from rllab.agents import CONFIGS, AgentConfig, PPOConfig, ReinforceConfig, TRPOConfig
 from rllab.documents import rebuilt
 from rllab.train import LoopConfig
@@ -73,7 +77,8 @@ class TuneConfig:
     model: str
     """The folder of the model that learns; it is also the reference, and is not changed."""
     reward: tuple[str, ...]
-    """What it is rewarded for, as `language.preferences.rewards.make_reward` understands it; the sum of these."""
+    """What it is rewarded for, as `language.preferences.rewards.make_reward` understands it; the sum of these. Empty
+    where the reward is learnt from comparisons."""
     gold: tuple[str, ...] = ()
     """By what it is judged in evaluations, if not by the reward."""
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
@@ -82,14 +87,24 @@ class TuneConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     policy: TextPolicyConfig = field(default_factory=TextPolicyConfig)
     loop: TuneLoopConfig = field(default_factory=TuneLoopConfig)
+    teaching: TeachingConfig = field(default_factory=TeachingConfig)
+    """How a reward is learnt from comparisons, in place of one that is named."""
     seed: int = 0
     """Of prompts, responses and minibatches: the same seed gives the same run."""
     device: str = "cpu"
     """Where: cpu, cuda, cuda:1, …"""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Adapters that learn in place of the weights."""
 
     def __post_init__(self) -> None:
-        if not self.reward:
-            raise RllabError("Name what is rewarded, such as --reward keywords:great,wonderful.")
+        if not self.reward and not self.teaching.on:
+            raise RllabError(
+                "Name what is rewarded, such as --reward keywords:great,wonderful, or who compares, as --teacher human."
+            )
+        if self.reward and self.teaching.on:
+            raise RllabError("A reward is either given or learnt from comparisons: leave out --reward or --teacher.")
+        if not self.teaching.on and self.teaching != TeachingConfig():
+            raise RllabError("Options about comparisons need somebody who compares: add --teacher human.")
         if self.batch.minibatch_responses < 1 or self.batch.responses % self.batch.minibatch_responses:
             raise RllabError(
                 f"{self.batch.responses} responses do not divide into minibatches of {self.batch.minibatch_responses}; "
@@ -135,6 +150,19 @@ class TuneConfig:
     def whole_policy(self) -> TextPolicyConfig:
         """The policy's configuration; without a critic where the agent has no use for one."""
         return self.policy if self.needs_critic else replace(self.policy, value_head="none")
+
+    @property
+    def run_id(self) -> str:
+        """A UUID from which the ids of texts and pairs are made: that of all runs which would ask the same.
+
+        Who answers, and how long the run goes on, plays no part.
+        """
+        who = {"teacher", "store", "question", "page", "flaws", "serving"}
+        document = {name: value for name, value in asdict(self).items() if name != "loop"}
+        if not self.lora.on:
+            del document["lora"]
+        document["teaching"] = {name: value for name, value in document["teaching"].items() if name not in who}
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps({"method": self.method, **document}, sort_keys=True)))
 
     def to_json(self) -> dict[str, Any]:
         """What the run's folder keeps."""

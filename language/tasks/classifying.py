@@ -96,8 +96,13 @@ class Classifier:
 
     def classify(self, inputs: Sequence[Texts]) -> list[Verdict]:
         """The likeliest class of each input; arguments and errors as of `probabilities`."""
-        verdicts = []
-        for row in self.probabilities(inputs).tolist():
-            best = max(range(len(row)), key=row.__getitem__)
-            verdicts.append(Verdict(self.classes[best], row[best], dict(zip(self.classes, row, strict=True))))
-        return verdicts
+        return verdicts(self.classes, self.probabilities(inputs))
+
+
+def verdicts(classes: Sequence[str], probabilities: Tensor) -> list[Verdict]:
+    """The likeliest of classes, given the probabilities of all, `[inputs, classes]`."""
+    found = []
+    for row in probabilities.tolist():
+        best = max(range(len(row)), key=row.__getitem__)
+        found.append(Verdict(classes[best], row[best], dict(zip(classes, row, strict=True))))
+    return found

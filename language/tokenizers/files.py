@@ -58,7 +58,8 @@ KINDS = {
     "sentencepiece-bpe": _kind("sentencepiece", "SentencePiece", model="bpe"),
     "sentencepiece-unigram": _kind("sentencepiece", "SentencePiece", model="unigram"),
 }
-"""All kinds of tokenizers, by the names that the command gives them."""
+"""All kinds of tokenizers that can be trained, by the names that the command gives them."""
+_LOADED = KINDS | {"pretrained": TokenizerKind("language.tokenizers.pretrained", "PretrainedTokenizer", "")}
 
 
 def find_kind(name: str) -> TokenizerKind:
@@ -77,9 +78,9 @@ def load_tokenizer(folder: Path | str) -> "Tokenizer":
     """
     folder = Path(folder)
     name = _read_description(folder)["kind"]
-    if name not in KINDS:
-        raise RllabError(f"{folder} has a tokenizer of the unknown kind '{name}'; there are {', '.join(KINDS)}.")
-    loaded: Tokenizer = KINDS[name].tokenizer_class().load(folder)
+    if name not in _LOADED:
+        raise RllabError(f"{folder} has a tokenizer of the unknown kind '{name}'; there are {', '.join(_LOADED)}.")
+    loaded: Tokenizer = _LOADED[name].tokenizer_class().load(folder)
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""Write a store of comparisons to a file that other programs read: JSON lines, Parquet or Minari."""
+"""Write a store of comparisons to a file that other programs read: JSON lines, Parquet, Minari, or what was chosen."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ class ExportArguments:
     store: StoreName
     """A store of comparisons: its file, its database's URL, or a run of `rllab preference learn`."""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A new file for jsonl; a new folder for parquet and minari."""
-    format: Literal["jsonl", "parquet", "minari"] | None = None
-    """jsonl: a question a line, with its clips and answers; parquet: three tables; minari: an episode a clip. By
-    default what the suffix says: .parquet or .minari, else jsonl."""
+    """A new file for jsonl and chosen; a new folder for parquet and minari."""
+    format: Literal["jsonl", "parquet", "minari", "chosen"] | None = None
+    """jsonl: a question a line, with its clips and answers; parquet: three tables; minari: an episode a clip;
+    chosen, of texts: prompt, chosen and rejected of each answer that says which is better, a line each. By default what
+    the suffix says: .parquet or .minari, else jsonl."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -43,5 +44,8 @@ def command(argv: Sequence[str]) -> int:
         ("From", source),
         ("To", f"{arguments.file} ({format})"),
     ])  # fmt: skip
+    if format == "chosen":
+        print_next([("learn a reward from it", f"rllab language reward MODEL {quoted(arguments.file)}")])
+        return 0
     print_next([("read it into another store", f"rllab preference import {quoted(arguments.file)} NEW_STORE.sqlite")])
     return 0

@@ -49,5 +49,10 @@ def command(argv: Sequence[str]) -> int:
         ("Now", f"{progress.clips:,} clips, {progress.pairs:,} pairs and {progress.answered:,} answers that count"),
         ("In", f"{arguments.store}{' (a new store)' if new else ''}, of {archive.task.environment or 'texts'}"),
     ])  # fmt: skip
-    print_next([("learn a reward from it", f"rllab preference fit {quoted(arguments.store)}")])
+    if archive.task.kind == "texts":
+        export = f"rllab preference export {quoted(arguments.store)} FILE --format chosen"
+        further = ("for a reward model of texts", export)
+    else:
+        further = ("learn a reward from it", f"rllab preference fit {quoted(arguments.store)}")
+    print_next([further])
     return 0

@@ -18,11 +18,12 @@ def open_store(where: str) -> Store:
 
 
 def store_of(run: Path) -> str | Path:
-    """Where a run of `learn` keeps its comparisons. Raises RllabError for another kind of run."""
+    """Where a run that asks keeps its comparisons. Raises RllabError for another kind of run."""
     config = Run.open(run).config
-    if "preference" not in config:
-        raise RllabError(f"{run} is a run on its environment's own reward and has no comparisons")
-    kept: str | None = config["preference"]["store"]
+    asked = config.get("preference") or config.get("teaching") or {}
+    if not asked.get("teacher"):
+        raise RllabError(f"{run} is a run on a reward that was given and has no comparisons")
+    kept: str | None = asked["store"]
     return kept or run / STORE_FILE
 
 

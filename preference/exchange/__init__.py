@@ -1,10 +1,12 @@
-"""Comparisons as files: JSON lines, Parquet, and for trajectories Minari. Every format gives back every bit."""
+"""Comparisons as files: JSON lines, Parquet, and for trajectories Minari, which all give back every bit; and of texts
+what was chosen and what rejected, for other programs to learn from."""
 
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from envs.errors import RllabError
+from preference.exchange.chosen import write_chosen
 from preference.exchange.contents import pairs_with_answers, single_clips
 from preference.exchange.files import new_export
 from preference.exchange.importing import Archive, Imported, import_archive
@@ -15,7 +17,7 @@ from preference.store import Store
 
 __all__ = ["Format", "Imported", "export_store", "import_into"]
 
-Format = Literal["jsonl", "parquet", "minari"]
+Format = Literal["jsonl", "parquet", "minari", "chosen"]
 
 
 def export_store(store: Store, path: Path | str, format: Format = "jsonl") -> None:
@@ -23,12 +25,13 @@ def export_store(store: Store, path: Path | str, format: Format = "jsonl") -> No
 
     Args:
         store: what to write.
-        path: a new file for jsonl; a new folder for parquet and for minari.
+        path: a new file for jsonl and for chosen; a new folder for parquet and for minari.
         format: jsonl has one question a line, with its clips and answers; parquet three tables; minari an episode a
-            clip, with the comparisons beside it.
+            clip, with the comparisons beside it; chosen of texts a line an answer, without ties and skips.
 
     Raises:
-        RllabError: there is something at `path`, it cannot be written, or what the format needs is not installed.
+        RllabError: there is something at `path`, it cannot be written, what the format needs is not installed, or the
+            store has nothing for it.
     """
     target = Path(path)
     with new_export(target) as temporary, store.database.read() as connection:
@@ -41,8 +44,10 @@ def export_store(store: Store, path: Path | str, format: Format = "jsonl") -> No
         elif format == "minari":
             clips, pairs = single_clips(connection, unpaired=False), pairs_with_answers(connection, with_clips=False)
             write_minari(temporary, target.name, store.task, clips, pairs)
+        elif format == "chosen":
+            write_chosen(temporary, store.task, pairs_with_answers(connection, with_clips=True))
         else:
-            raise RllabError(f"There is no format '{format}': use jsonl, parquet or minari.")
+            raise RllabError(f"There is no format '{format}': use jsonl, parquet, minari or chosen.")
 
 
 def import_into(store: Store, path: Path | str) -> Imported:

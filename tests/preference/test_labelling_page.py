@@ -436,6 +436,60 @@ def test_texts_are_text_whatever_they_hold(tmp_path: Path, visit: Visit) -> None
         assert hostile[0] in page.text_content(".answers")
 
 
+def test_control_characters_and_texts_from_right_to_left_come_as_they_are(tmp_path: Path, visit: Visit) -> None:
+    prompt, first, second = "שלום \u202eabc\n  tail", "nul \0 and \x1b[31m\ttab", "مرحبا\n\n  world \u2067x"
+    with (
+        text_store(tmp_path / "texts.db", [(prompt, first, second), ("", "no prompt", "at all")]) as store,
+        labelling_server(store.url, PLAIN, lambda line: None) as server,
+    ):
+        page = visit(server.address)
+        ready(page)
+        shown = {
+            side: page.evaluate(f"document.getElementById('{side}-text').textContent") for side in ("left", "right")
+        }
+        assert page.evaluate("document.getElementById('prompt').textContent") == prompt
+        assert set(shown.values()) == {first, second}
+        # Directions of a text stay within it: nothing else on the page is turned round.
+        assert page.evaluate("getComputedStyle(document.getElementById('prompt')).unicodeBidi") == "plaintext"
+        assert page.text_content("#choose-left span:nth-child(2)") == "Left is better"
+        press(page, "ArrowRight")
+        ready(page)
+        assert not page.is_visible("#prompt-part")
+        answers(store, 1, page)
+        (item,) = store.comparisons().added
+        chosen = item.pair.first if item.answer.label is Label.FIRST else item.pair.second
+        assert store.clips([chosen])[0].details["response"] == shown["right"]
+
+
+@pytest.mark.parametrize(("width", "height", "stacked"), [(360, 740, True), (1600, 900, False)])
+def test_long_texts_scroll_in_their_place_at_any_width(
+    tmp_path: Path, visit: Visit, width: int, height: int, stacked: bool
+) -> None:
+    long = "".join(f"line {number}\n" for number in range(400))
+    with (
+        text_store(tmp_path / "texts.db", [("What?\n" * 60, long, "w" * 20_000)]) as store,
+        labelling_server(store.url, PLAIN, lambda line: None) as server,
+    ):
+        page = visit(server.address)
+        page.set_viewport_size({"width": width, "height": height})
+        ready(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        prompt, left, right = (
+            page.locator(f"#{name}").bounding_box() for name in ("prompt", "left-side", "right-side")
+        )
+        assert prompt["y"] + prompt["height"] <= left["y"]
+        assert (right["y"] > left["y"]) is stacked
+        for name in ("prompt", "left-text", "right-text"):
+            box = f"document.getElementById('{name}')"
+            assert page.evaluate(f"{box}.scrollHeight > {box}.clientHeight")
+        # By the keyboard: a text that has the focus scrolls, and is not answered.
+        page.focus("#prompt")
+        page.keyboard.press("Tab")
+        page.keyboard.press("PageDown")
+        until(page, "document.activeElement.scrollTop > 0")
+        assert store.progress().answered == 0
+
+
 def test_an_answer_is_revised_on_the_page_of_answers(server: LabellingServer, store: Store, visit: Visit) -> None:
     page = visit(server.address)
     numbers = [press(page, "ArrowLeft") for _ in range(2)]
@@ -510,6 +564,16 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         return member.read().decode()
 
 
+def faults(page: Any, axe: str) -> list[str]:
+    """What axe-core finds on the page that is serious."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run().then(result => result.violations)")
+    return [
+        f"{each['id']}: {each['help']} ({each['nodes'][0]['target']})"
+        for each in found if each["impact"] in ("serious", "critical")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault_on_any_page(
     server: LabellingServer, store: Store, visit: Visit, axe: str, scheme: str
@@ -519,18 +583,32 @@ def test_axe_finds_no_serious_fault_on_any_page(
         press(page, "ArrowLeft")
     answers(store, 2, page)
 
-    def faults() -> list[str]:
-        page.evaluate(axe)
-        found = page.evaluate("axe.run().then(result => result.violations)")
-        return [
-            f"{each['id']}: {each['help']} ({each['nodes'][0]['target']})"
-            for each in found if each["impact"] in ("serious", "critical")
-        ]  # fmt: skip
-
-    assert faults() == []
+    assert faults(page, axe) == []
     page.keyboard.press("?")
-    assert faults() == []
+    assert faults(page, axe) == []
     for path, there in (("stats", "#people td"), ("history", ".answers li")):
         page.goto(server.address + path)
         page.wait_for_selector(there)
-        assert faults() == []
+        assert faults(page, axe) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_where_texts_are_compared(
+    tmp_path: Path, visit: Visit, axe: str, scheme: str
+) -> None:
+    texts = [("What?\n" * 60, "long\n" * 400, "short"), ("Why?", "Because.", "No.")]
+    with (
+        text_store(tmp_path / "texts.db", texts) as store,
+        labelling_server(store.url, PLAIN, lambda line: None) as server,
+    ):
+        page = visit(server.address, color_scheme=scheme, bypass_csp=True)
+        ready(page)
+        assert faults(page, axe) == []
+        page.keyboard.press("?")
+        assert faults(page, axe) == []
+        page.keyboard.press("Escape")
+        press(page, "ArrowLeft")
+        answers(store, 1, page)
+        page.goto(server.address + "history")
+        page.wait_for_selector(".answers li")
+        assert faults(page, axe) == []

@@ -1,6 +1,7 @@
 """The commands that look at runs: `rllab evaluate`, `watch`, `compare`, `envs`, and the demonstration."""
 
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,9 @@ def test_demonstration_ends_with_its_files_and_says_whether_the_threshold_was_re
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # The act about texts takes minutes and has a test of its own.
+    acts = [act for act in entry_points(group="rllab.demo_acts") if not act.value.startswith("language.")]
+    monkeypatch.setattr(demo, "entry_points", lambda group: acts)
     monkeypatch.setattr(demo, "THRESHOLD", threshold)
     monkeypatch.setattr(demo, "configure", lambda agent, env, _: rllab.configure(agent, env, settings()))
     assert main(["demo", "--out", str(tmp_path / "demo")]) == code

@@ -59,7 +59,7 @@ function show() {
   const there = pair !== null;
   byId("sides").hidden = !there;
   byId("transport").hidden = !there || kind === "texts";
-  byId("prompt-part").hidden = !there || kind !== "texts";
+  byId("prompt-part").hidden = !there || kind !== "texts" || !pair.prompt;
   byId("empty").hidden = there;
   for (const choice of Object.keys(WORDS)) byId(`choose-${choice}`).disabled = !there;
   if (!there) {
@@ -90,7 +90,7 @@ function show() {
 
 function sayEmpty() {
   delete document.body.dataset.pair;
-  const { reason, expected, retry: seconds } = supply.empty ?? { reason: "Fetching clips …", expected: null, retry: 1 };
+  const { reason, expected, retry: seconds } = supply.empty ?? { reason: "Fetching pairs …", expected: null, retry: 1 };
   byId("empty-reason").textContent = paused ? "You have paused." : lost ? "The server cannot be reached." : reason;
   const left = expected === null || expected === undefined ? null : Math.max(0, Math.round(expected - Date.now() / 1000));
   byId("empty-expected").textContent = paused || lost || left === null ? ""
@@ -278,6 +278,7 @@ async function begin() {
   kind = supply.kind = task.kind;
   byId("question").innerHTML = task.question_html; // rendered by the server from Markdown, raw HTML left out
   document.querySelectorAll(".for-clips").forEach((row) => (row.hidden = kind === "texts"));
+  document.querySelectorAll(".for-texts").forEach((row) => (row.hidden = kind !== "texts"));
   for (const side of ["left", "right"]) {
     byId(`${side}-canvas`).hidden = kind === "texts";
     byId(`${side}-text`).hidden = kind !== "texts";

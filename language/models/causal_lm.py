@@ -1,0 +1,289 @@
+"""Any causal language model of Hugging Face `transformers`, with or without adapters, as one of this package's models.
+
+Its folder is one that `transformers` reads: config.json, model.safetensors (adapters merged) and the tokenizer's files;
+adapter/ has the adapters alone, as `peft` keeps them.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from envs.errors import RllabError
+from language.decoding.transformers_adapter import TransformersModel
+from language.models.lora import LoRAConfig, with_adapters
+from language.tokenizers.pretrained import PretrainedTokenizer
+from rllab.files import explained_write_errors
+
+ADAPTER_FOLDER = "adapter"
+HUB = "hub:"
+"""Before the name of a model on the Hugging Face hub."""
+
+
+@dataclass(frozen=True)
+class CausalLMConfig:
+    """What the model is."""
+
+    settings: dict[str, Any]
+    """What its config.json says, `model_type` and sizes."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Its adapters."""
+
+    def made(self) -> Any:
+        """As `transformers` has it. Raises RllabError if it knows no such model, or is missing."""
+        transformers = _transformers()
+        try:
+            return transformers.AutoConfig.for_model(**self.settings)
+        except (KeyError, ValueError, TypeError) as error:
+            raise RllabError(
+                f"transformers {transformers.__version__} knows no such model as "
+                f"'{self.settings.get('model_type')}'; upgrade it."
+            ) from error
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output."""
+        return int(self.made().vocab_size)
+
+
+class CausalLM(nn.Module):
+    """A causal model of `transformers`. It is a `Decodable`.
+
+    Its state has no frozen weights where there are adapters: they are those of the model that it was made of.
+    """
+
+    def __init__(self, config: CausalLMConfig, model: nn.Module | None = None, seed: int = 0) -> None:
+        """Make it.
+
+        Args:
+            config: what it is.
+            model: of `transformers`, without adapters; by default one with random weights.
+            seed: of the adapters.
+
+        Raises:
+            RllabError: it is unknown, or a package is missing.
+        """
+        super().__init__()
+        self.config = config
+        if model is None:
+            model = _transformers().AutoModelForCausalLM.from_config(config.made(), dtype=torch.float32)
+        self.body: Any = with_adapters(model, config.lora, seed) if config.lora.on else model
+        self._decoder = TransformersModel(self.model)
+        if config.lora.on:
+            self.register_state_dict_post_hook(_without_frozen)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_with_frozen)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """Around a model of `transformers`, whose weights it takes over.
+
+        Raises:
+            RllabError: its logits are not made of its last hidden states by one matrix.
+        """
+        settings = json.loads(cast(Any, model).config.to_json_string())
+        if settings.pop("quantization_config", None) is not None:  # what was dequantised still says that it is not
+            made = cls(CausalLMConfig(settings))
+            made.model.load_state_dict(model.state_dict())
+        else:
+            made = cls(CausalLMConfig(settings), model.float())
+        made.eval()
+        with torch.no_grad():
+            tokens = torch.arange(min(3, made.vocabulary_size), device=next(model.parameters()).device)[None]
+            ours, theirs = nn.functional.linear(made.features(tokens), *made.output()), made.model(tokens).logits
+        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
+            raise RllabError(
+                f"A {type(model).__name__} scales or cuts its logits, which fine-tuning from preferences does not "
+                "know; give another model."
+            )
+        return made
+
+    @property
+    def model(self) -> Any:
+        """The model of `transformers`; adapters are in it."""
+        return self.body.base_model.model if self.config.lora.on else self.body
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return self._decoder.vocabulary_size
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence; None where there is no limit."""
+        return self._decoder.context
+
+    @property
+    def width(self) -> int:
+        """Numbers of a hidden state."""
+        return int(self.output()[0].shape[1])
+
+    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Logits `[N, T, V]` of rows `[N, T]` that are padded on the right."""
+        return nn.functional.linear(self.features(tokens), *self.output())
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """The last hidden states `[N, T, width]` of rows `[N, T]` that are padded on the right."""
+        # No token looks at padding behind it, so no mask is needed.
+        hidden: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return hidden
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix `[V, width]` and the bias `[V]` that make logits of hidden states."""
+        head = self.model.get_output_embeddings()
+        return head.weight, getattr(head, "bias", None)
+
+    def begin(self, tokens: Tensor, valid: Tensor, capacity: int) -> tuple[Tensor, Any]:
+        """See `Decodable`."""
+        return self._decoder.begin(tokens, valid, capacity)
+
+    def step(self, tokens: Tensor, state: Any) -> Tensor:
+        """See `Decodable`."""
+        return self._decoder.step(tokens, state)
+
+    def select(self, state: Any, rows: Tensor) -> Any:
+        """See `Decodable`."""
+        return self._decoder.select(state, rows)
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """The parameters of the embeddings and of so many layers from below.
+
+        Raises:
+            RllabError: there are fewer layers.
+        """
+        base, count = self.model.base_model, int(self.model.config.num_hidden_layers)
+        if not 0 <= layers <= count:
+            raise RllabError(f"frozen_layers is {layers}, but the model has {count} layers; give at most so many.")
+        blocks = next(m for m in base.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+        within = {id(module) for module in blocks.modules()}
+        embeddings = [m for m in base.modules() if isinstance(m, nn.Embedding) and id(m) not in within]
+        return [p for module in (*embeddings, *blocks[:layers]) for p in module.parameters()]
+
+    def adapted(self, lora: LoRAConfig, seed: int = 0) -> "CausalLM":
+        """The same weights, frozen, with new adapters; the model itself is used up.
+
+        Raises:
+            RllabError: there are adapters already, `peft` is missing, or no module has such a name.
+        """
+        if self.config.lora.on:
+            raise RllabError("The model has adapters already; save it, which merges them, and load it again.")
+        return CausalLM(replace(self.config, lora=lora), self.body, seed).eval()
+
+    def unadapted(self) -> "CausalLM":
+        """The model as it was without its adapters, which are lost; its weights are the same tensors."""
+        if not self.config.lora.on:
+            return self
+        return CausalLM(replace(self.config, lora=LoRAConfig()), self.body.unload()).eval()
+
+    def merged(self) -> "CausalLM":
+        """A copy in which adapters are added to the weights."""
+        other = copy.deepcopy(self)
+        if not self.config.lora.on:
+            return other
+        return CausalLM(replace(self.config, lora=LoRAConfig()), other.body.merge_and_unload()).eval()
+
+
+def _frozen(module: CausalLM) -> dict[str, nn.Parameter]:
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter for name, parameter in named if "lora_" not in name}
+
+
+def _without_frozen(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for name in _frozen(module):
+        state.pop(prefix + name, None)
+
+
+def _with_frozen(module: Any, state: dict[str, Any], prefix: str, *further: Any) -> None:
+    for name, parameter in _frozen(module).items():
+        state.setdefault(prefix + name, parameter.detach())
+
+
+def is_transformers_folder(path: Path) -> bool:
+    """Whether `transformers` wrote a model there."""
+    try:
+        return "model_type" in json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def load_causal_lm(source: Path | str, device: torch.device | str = "cpu") -> tuple[CausalLM, PretrainedTokenizer]:
+    """A model and its tokenizer from where `transformers` finds them, in float32 and evaluation mode.
+
+    Args:
+        source: a folder that `transformers` wrote, a .gguf file, which is dequantised, or hub:OWNER/NAME.
+        device: where to.
+
+    Raises:
+        RllabError: there is none, it is damaged, or a package or the hub cannot be reached.
+    """
+    transformers = _transformers()
+    name, options = str(source).removeprefix(HUB), {}
+    if name.endswith(".gguf"):
+        options, name = {"gguf_file": Path(name).name}, str(Path(name).parent)
+    online = str(source).startswith(HUB)
+    further: dict[str, Any] = {"local_files_only": not online, **options}
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **further)
+        made = CausalLM.of(model)
+        if options or online:
+            tokenizer = _tokenizer_of(transformers.AutoTokenizer.from_pretrained(name, **further), made.vocabulary_size)
+        else:
+            tokenizer = PretrainedTokenizer.of(name, made.vocabulary_size)
+    except RllabError:
+        raise
+    except Exception as error:  # the packages raise what they like: OSError, ValueError, SafetensorError, ...
+        reason = " ".join(str(error).split())[:200]
+        hint = "is it online, and is the name right?" if online else "is it whole, and are all packages there?"
+        raise RllabError(
+            f"transformers cannot load a causal language model from {source} ({reason}); {hint}"
+        ) from error
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+    return made.to(device).eval(), tokenizer
+
+
+def save_causal_lm(folder: Path | str, model: CausalLM, tokenizer: Any) -> None:
+    """Write a folder that `transformers` reads, with adapters merged, and the adapters beside it.
+
+    Raises RllabError if it cannot be written.
+    """
+    path = Path(folder)
+    with explained_write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        model.merged().model.save_pretrained(path)
+        if model.config.lora.on:
+            model.body.save_pretrained(path / ADAPTER_FOLDER)
+        if isinstance(tokenizer, PretrainedTokenizer):
+            for name, content in tokenizer.documents().items():
+                (path / name).write_text(content, encoding="utf-8")
+
+
+def _tokenizer_of(tokenizer: Any, size: int) -> PretrainedTokenizer:
+    """Of a tokenizer of `transformers`, which must be a fast one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise RllabError("The model's tokenizer has no tokenizer.json; give a model with a fast tokenizer.")
+    config: dict[str, Any] = {name: token for name, token in _named(tokenizer).items() if isinstance(token, str)}
+    if isinstance(template := getattr(tokenizer, "chat_template", None), str):
+        config["chat_template"] = template
+    return PretrainedTokenizer(json.loads(backend.to_str()), config, size)
+
+
+def _named(tokenizer: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = tokenizer.special_tokens_map
+    return found
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise RllabError("Models of transformers need the package: `pip install 'rllab[transformers]'`.") from error
+    return transformers
