@@ -30,7 +30,8 @@ STARTS = (
     "The film was", "I watched this movie and", "The actors in this story", "In the end,", "My honest opinion:",
     "The director made", "What I liked about the plot was", "Last night we saw",
 )  # fmt: skip
-WORDS = "great,good,wonderful,love,best,beautiful,enjoyed"
+WORDS = "very,good,great,so,more"
+"""Everyday words; a few of a hundred responses have one."""
 
 
 def weights() -> Path:
@@ -114,7 +115,7 @@ def dpo(steps: int, pairs: int, rate: float, lora: LoRAConfig) -> None:
 def main() -> None:
     """Both, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--updates", type=int, default=4, help="0: no PPO")
     parser.add_argument("--responses", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
@@ -124,7 +125,8 @@ def main() -> None:
     options = parser.parse_args()
     lora = LoRAConfig(options.rank)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, LoRA of rank {options.rank}")
-    ppo(options.updates, options.responses, options.tokens, options.rate, lora)
+    if options.updates:
+        ppo(options.updates, options.responses, options.tokens, options.rate, lora)
     dpo(options.steps, options.pairs, options.rate, lora)
 
 

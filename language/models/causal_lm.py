@@ -1,14 +1,8 @@
-"""Any causal language model of Hugging Face `transformers`, with or without adapters, as one of this package's models.
-
-Its folder is one that `transformers` reads: config.json, model.safetensors (adapters merged) and the tokenizer's files;
-adapter/ has the adapters alone, as `peft` keeps them.
-"""
+"""Any causal language model of `transformers`, with or without adapters, as one of this package's models."""
 
 import copy
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -17,12 +11,6 @@ from torch import Tensor, nn
 from envs.errors import RllabError
 from language.decoding.transformers_adapter import TransformersModel
 from language.models.lora import LoRAConfig, with_adapters
-from language.tokenizers.pretrained import PretrainedTokenizer
-from rllab.files import explained_write_errors
-
-ADAPTER_FOLDER = "adapter"
-HUB = "hub:"
-"""Before the name of a model on the Hugging Face hub."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +24,7 @@ class CausalLMConfig:
 
     def made(self) -> Any:
         """As `transformers` has it. Raises RllabError if it knows no such model, or is missing."""
-        transformers = _transformers()
+        transformers = transformers_package()
         try:
             return transformers.AutoConfig.for_model(**self.settings)
         except (KeyError, ValueError, TypeError) as error:
@@ -71,7 +59,7 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         if model is None:
-            model = _transformers().AutoModelForCausalLM.from_config(config.made(), dtype=torch.float32)
+            model = transformers_package().AutoModelForCausalLM.from_config(config.made(), dtype=torch.float32)
         self.body: Any = with_adapters(model, config.lora, seed) if config.lora.on else model
         self._decoder = TransformersModel(self.model)
         if config.lora.on:
@@ -202,86 +190,8 @@ def _with_frozen(module: Any, state: dict[str, Any], prefix: str, *further: Any)
         state.setdefault(prefix + name, parameter.detach())
 
 
-def is_transformers_folder(path: Path) -> bool:
-    """Whether `transformers` wrote a model there."""
-    try:
-        return "model_type" in json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def load_causal_lm(source: Path | str, device: torch.device | str = "cpu") -> tuple[CausalLM, PretrainedTokenizer]:
-    """A model and its tokenizer from where `transformers` finds them, in float32 and evaluation mode.
-
-    Args:
-        source: a folder that `transformers` wrote, a .gguf file, which is dequantised, or hub:OWNER/NAME.
-        device: where to.
-
-    Raises:
-        RllabError: there is none, it is damaged, or a package or the hub cannot be reached.
-    """
-    transformers = _transformers()
-    name, options = str(source).removeprefix(HUB), {}
-    if name.endswith(".gguf"):
-        options, name = {"gguf_file": Path(name).name}, str(Path(name).parent)
-    online = str(source).startswith(HUB)
-    further: dict[str, Any] = {"local_files_only": not online, **options}
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **further)
-        made = CausalLM.of(model)
-        if options or online:
-            tokenizer = _tokenizer_of(transformers.AutoTokenizer.from_pretrained(name, **further), made.vocabulary_size)
-        else:
-            tokenizer = PretrainedTokenizer.of(name, made.vocabulary_size)
-    except RllabError:
-        raise
-    except Exception as error:  # the packages raise what they like: OSError, ValueError, SafetensorError, ...
-        reason = " ".join(str(error).split())[:200]
-        hint = "is it online, and is the name right?" if online else "is it whole, and are all packages there?"
-        raise RllabError(
-            f"transformers cannot load a causal language model from {source} ({reason}); {hint}"
-        ) from error
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
-    return made.to(device).eval(), tokenizer
-
-
-def save_causal_lm(folder: Path | str, model: CausalLM, tokenizer: Any) -> None:
-    """Write a folder that `transformers` reads, with adapters merged, and the adapters beside it.
-
-    Raises RllabError if it cannot be written.
-    """
-    path = Path(folder)
-    with explained_write_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        model.merged().model.save_pretrained(path)
-        if model.config.lora.on:
-            model.body.save_pretrained(path / ADAPTER_FOLDER)
-        if isinstance(tokenizer, PretrainedTokenizer):
-            for name, content in tokenizer.documents().items():
-                (path / name).write_text(content, encoding="utf-8")
-
-
-def _tokenizer_of(tokenizer: Any, size: int) -> PretrainedTokenizer:
-    """Of a tokenizer of `transformers`, which must be a fast one."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise RllabError("The model's tokenizer has no tokenizer.json; give a model with a fast tokenizer.")
-    config: dict[str, Any] = {name: token for name, token in _named(tokenizer).items() if isinstance(token, str)}
-    if isinstance(template := getattr(tokenizer, "chat_template", None), str):
-        config["chat_template"] = template
-    return PretrainedTokenizer(json.loads(backend.to_str()), config, size)
-
-
-def _named(tokenizer: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = tokenizer.special_tokens_map
-    return found
-
-
-def _transformers() -> Any:
+def transformers_package() -> Any:
+    """The package, which is imported when it is needed first. Raises RllabError if it is missing."""
     try:
         import transformers
     except ImportError as error:

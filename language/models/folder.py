@@ -47,7 +47,7 @@ KINDS = {
 MODEL_FOLDER = "model"
 """Where a run keeps its model."""
 _CONFIG, _WEIGHTS, _TOKENIZER, _VERSION = "model.json", "model.safetensors", "tokenizer", 1
-_CAUSAL = "causal-lm"
+_CAUSAL, _CAUSAL_FILES = "causal-lm", "language.models.causal_lm_files"
 
 
 def kind_of(model: nn.Module) -> str:
@@ -83,7 +83,7 @@ def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> No
         path.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path / _TOKENIZER)
         if document["kind"] == _CAUSAL:
-            import_module(KINDS[_CAUSAL][0]).save_causal_lm(path, model, tokenizer)
+            import_module(_CAUSAL_FILES).save_causal_lm(path, model, tokenizer)
         else:
             weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
             temporary = path / f".{_WEIGHTS}"
@@ -114,7 +114,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
     if version > _VERSION:
         raise RllabError(f"{path} was written by a newer version of rllab; upgrade it.")
     if kind == _CAUSAL:
-        model, _ = import_module(KINDS[_CAUSAL][0]).load_causal_lm(path, device)
+        model, _ = import_module(_CAUSAL_FILES).load_causal_lm(path, device)
         tokenizer = load_tokenizer(path / _TOKENIZER)
         check_vocabulary(tokenizer, model.vocabulary_size)
         return model, tokenizer
@@ -142,7 +142,7 @@ def is_foreign(folder: Path | str) -> bool:
     path = Path(folder)
     if holds_model(path) or not (path / "config.json").is_file():
         return False
-    found: bool = import_module(KINDS[_CAUSAL][0]).is_transformers_folder(path)
+    found: bool = import_module(_CAUSAL_FILES).is_transformers_folder(path)
     return found
 
 
@@ -152,7 +152,7 @@ def _load_foreign(folder: Path | str, device: torch.device | str) -> tuple[nn.Mo
         model: nn.Module = import_module("language.models.huggingface").load_gpt(path)
         tokenizer_class = import_module("language.tokenizers.pretrained").PretrainedTokenizer
         return model.to(device).eval(), tokenizer_class.of(path, model.config.vocabulary_size)  # type: ignore[union-attr]
-    loaded: tuple[nn.Module, Tokenizer] = import_module(KINDS[_CAUSAL][0]).load_causal_lm(folder, device)
+    loaded: tuple[nn.Module, Tokenizer] = import_module(_CAUSAL_FILES).load_causal_lm(folder, device)
     return loaded
 
 

@@ -4,6 +4,7 @@
 y = Wx + (α/r)·BAx, with B = 0 at first, so that the model begins as it was (section 4.1).
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,7 +71,9 @@ def with_adapters(model: nn.Module, config: LoRAConfig, seed: int = 0) -> Any:
         target_modules=targets, task_type="CAUSAL_LM",
     )  # fmt: skip
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # Of peft, about names of transformers that will change, and layers that it knows how to treat.
+            warnings.simplefilter("ignore")
             torch.manual_seed(seed)
             return peft.get_peft_model(model, settings)
     except ValueError as error:

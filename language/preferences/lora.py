@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from envs.errors import RllabError
-from language.models.causal_lm import CausalLM, load_causal_lm
+from language.models.causal_lm import CausalLM
+from language.models.causal_lm_files import load_causal_lm
 from language.models.folder import is_foreign, load_model
 from language.models.lora import LoRAConfig
 from language.tokenizers.tokenizer import Tokenizer
