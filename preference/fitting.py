@@ -77,6 +77,16 @@ def learnable(data: ComparisonData, note: Callable[[str], None] = lambda sentenc
     return True
 
 
+def require_learnable(data: ComparisonData, asked: int, remedies: str) -> None:
+    """Raise RllabError, with what else can be done, if all questions are answered and nothing can be learnt."""
+    try:
+        check_preferences(np.array(data.preferences, np.float32))
+    except RllabError as error:
+        raise RllabError(
+            f"All {asked} questions are answered, and no reward can be learnt: {error}; or {remedies}."
+        ) from error
+
+
 def held_out_measures(data: ComparisonData, fitter: Fitter) -> dict[str, float]:
     """How well the fitter's model predicts the answers that it does not learn from."""
     held_out = data.held_out()

@@ -14,14 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.errors import RllabError
 from preference.bradley_terry import HUMAN_NOISE
 from preference.clips import ClipCutter
 from preference.config import PreferenceConfig
 from preference.dataset import ClipBatch, ComparisonData
 from preference.desk import Answered, Desk
-from preference.fit import Fitter, check_preferences
-from preference.fitting import FitHere, Fitting, learnable, reference_count, slope_of, take_in
+from preference.fit import Fitter
+from preference.fitting import FitHere, Fitting, learnable, reference_count, require_learnable, slope_of, take_in
 from preference.inputs import StepReader
 from preference.measures import ensemble_spread
 from preference.questions import Questions
@@ -139,13 +138,8 @@ class PreferenceLearner(Callback):
         asked = self.questions.asked
         self._ask(training, self.questions.batch_size)
         if self.questions.asked == asked:
-            try:
-                check_preferences(np.array(self.data.preferences, np.float32))
-            except RllabError as error:
-                raise RllabError(
-                    f"all {asked} questions are answered, and no reward can be learnt: {error}; or ask more "
-                    "(--labels), about longer clips (--clip-seconds), or by another teacher"
-                ) from error
+            remedies = "ask more (--labels), about longer clips (--clip-seconds), or by another teacher"
+            require_learnable(self.data, asked, remedies)
 
     @staticmethod
     def _ending(training: Training) -> bool:

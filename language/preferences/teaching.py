@@ -29,8 +29,7 @@ from preference.bulletin import Bulletin
 from preference.dataset import ComparisonData
 from preference.desk import Answered, Desk, Patience, StoreDesk, TeacherDesk
 from preference.experiment import STORE_FILE, clear_store
-from preference.fit import check_preferences
-from preference.fitting import learnable, take_in
+from preference.fitting import learnable, require_learnable, take_in
 from preference.labelling import check_page, labelling_server
 from preference.learner import WAIT_SECONDS, Phase
 from preference.store import Store, Task
@@ -202,13 +201,7 @@ class TextTeaching(Callback):
                 "The model wrote no two different responses to a prompt, so that there is nothing to compare; raise "
                 "the --temperature or give other prompts."
             )
-        try:
-            check_preferences(np.array(self.data.preferences, np.float32))
-        except RllabError as error:
-            raise RllabError(
-                f"All {asked} questions are answered, and no reward can be learnt: {error}; or ask more (--labels), or "
-                "another teacher."
-            ) from error
+        require_learnable(self.data, asked, "ask more (--labels), or another teacher")
 
     def _take_in(self, answered: Answered) -> None:
         self._new += take_in(self.data, answered)

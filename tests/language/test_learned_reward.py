@@ -1,14 +1,13 @@
 """The parts of a reward of texts that is learnt beside tuning: the teacher, the questions, the fits and their scale."""
 
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_teaching import FAST, SCORE
+from tiny_teaching import FAST, RUN, SCORE, questions
 from tiny_texts import PROMPTS, RESPONSE, gpt, policy, share_of_a, tokenizer
 
 from envs.errors import RllabError
@@ -27,21 +26,9 @@ from preference.exchange import export_store
 from preference.store import Store, Task
 from preference.teachers import SyntheticTeacher
 
-RUN = "12345678-1234-5678-1234-567812345678"
-TIMED = {"seconds", "steps_per_second"}
-
 
 def clip(number: int, response: str, prompt: str = "ab") -> Clip:
     return Clip(uuid.UUID(int=number), {}, details={"prompt": prompt, "response": response})
-
-
-def questions(prompts: Sequence[str] = PROMPTS, **settings: Any) -> TextQuestions:
-    letters = tokenizer()
-    config = TeachingConfig((SCORE,), **settings)
-    return TextQuestions(
-        config, [letters.ids(prompt) for prompt in prompts], letters, ResponsesConfig(RESPONSE), steps=1000, seed=0,
-        run=RUN,
-    )  # fmt: skip
 
 
 def learned(model: GPT | None = None, seed: int = 0, **settings: Any) -> LearnedReward:

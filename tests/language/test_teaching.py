@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_teaching import SCORE, model_and_prompts, tuning
-from tiny_texts import PROMPTS, RESPONSE, policy, share_of_a, tokenizer
+from tiny_teaching import SCORE, model_and_prompts, questions, tuning
+from tiny_texts import RESPONSE, policy, share_of_a, tokenizer
 
 from envs.errors import RllabError
 from language.cli.tune import command
 from language.models.folder import load_model
 from language.preferences.data import TextsConfig, read_comparisons
-from language.preferences.responses import ResponsesConfig
 from language.preferences.rewards import make_reward
 from language.preferences.teaching import TextTeaching
-from language.preferences.teaching_config import TeacherFlaws, TeachingConfig
+from language.preferences.teaching_config import TeacherFlaws
 from language.preferences.text_evaluation import read_evaluations
-from language.preferences.text_questions import TextQuestions
 from language.preferences.tune import REWARD_FOLDER, resume, tune
 from language.preferences.tuning_config import TuneConfig
 from preference.comparisons import Label
@@ -35,22 +33,12 @@ from preference.store import Store, Task
 from preference.teachers import SCORING
 from rllab.runs import Run
 
-RUN = "12345678-1234-5678-1234-567812345678"
 TIMED = {"seconds", "steps_per_second"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_and_prompts(tmp_path_factory.mktemp("teaching"))
-
-
-def questions(prompts: Sequence[str] = PROMPTS, **settings: Any) -> TextQuestions:
-    letters = tokenizer()
-    config = TeachingConfig((SCORE,), **settings)
-    return TextQuestions(
-        config, [letters.ids(prompt) for prompt in prompts], letters, ResponsesConfig(RESPONSE), steps=1000, seed=0,
-        run=RUN,
-    )  # fmt: skip
 
 
 def test_a_teachers_labels_alone_raise_its_true_score(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from language.preferences.collect import RewardConfig
 from language.preferences.prompts import PromptsConfig
 from language.preferences.responses import ResponsesConfig
 from language.preferences.teaching_config import TeachingConfig
+from language.preferences.text_questions import TextQuestions
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
 
+RUN = "12345678-1234-5678-1234-567812345678"
 SCORE = "python:tiny_texts:share_of_a"
 FAST: dict[str, Any] = {"reward_learning_rate": 3e-3, "reward_epochs": 6, "reward_normalise": 64}
 """For a model of a few thousand weights."""
@@ -42,6 +44,16 @@ def tuning(
         drawing=ResponsesConfig(RESPONSE), rewarding=RewardConfig(beta=0.02), batch=BatchConfig(32, 16),
         loop=TuneLoopConfig(steps, evaluation_every=every, checkpoint_every=every, tensorboard=False),
         teaching=TeachingConfig((teacher,), **{"labels": 60, **FAST, **teaching}),
+    )  # fmt: skip
+
+
+def questions(prompts: Sequence[str] = PROMPTS, **settings: Any) -> TextQuestions:
+    """Of letters, as a run would ask them."""
+    letters = tokenizer()
+    config = TeachingConfig((SCORE,), **settings)
+    return TextQuestions(
+        config, [letters.ids(prompt) for prompt in prompts], letters, ResponsesConfig(RESPONSE), steps=1000, seed=0,
+        run=RUN,
     )  # fmt: skip
 
 
