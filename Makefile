@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help demo test lint slow clean
 
 help:
-	@echo 'make demo    learn from rewards, from comparisons of clips, and of texts (five to ten minutes once installed)'
+	@echo 'make demo    learn from rewards, from comparisons of clips, and of texts (some four minutes once installed)'
 	@echo 'make test    every check: linter, formatting, types, tests'
 	@echo 'make lint    the checks without the tests'
 	@echo 'make slow    the learning tests, which take minutes each'
