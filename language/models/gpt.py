@@ -17,6 +17,7 @@ from envs.errors import RllabError
 from language.models.attention import AttentionMask, KeyValueCache
 from language.models.blocks import Activation, Block, BlockConfig, Norm, check_length, positions_of
 from language.models.gpt_step import GPTState, GPTStepper, can_step
+from language.models.layer_groups import by_layer
 from language.models.linear import Linear, linear
 
 
@@ -193,6 +194,10 @@ class GPT(nn.Module):
     def select(self, state: GPTState, rows: Tensor) -> GPTState:
         """The state of some rows `[M]`, for beams."""
         return GPTState(state.cache.select(rows), state.stepper)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """What has a learning rate of its own, the lowest layer first; the output is last, with its embeddings."""
+        return by_layer(self, self.blocks, [self.final_norm, self.tokens])
 
     def with_context(self, context: int) -> "GPT":
         """A copy with fewer positions. Raises RllabError for more."""

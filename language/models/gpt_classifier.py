@@ -15,6 +15,7 @@ from envs.errors import RllabError
 from language.models.documents import WHAT_FITS, Form, ReadingConfig, checked_classes, class_count
 from language.models.dropout import check_dropout
 from language.models.gpt import GPT, GPTConfig, initialise
+from language.models.layer_groups import by_layer
 from language.models.linear import Linear
 from language.models.padding import check_right_padded, lengths_of
 
@@ -127,9 +128,7 @@ class GPTClassifier(nn.Module):
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """What may learn at its own rate or be unfrozen at once: embeddings, each layer, the head."""
-        embeddings = [*self.gpt.tokens.parameters(), *self.gpt.positions.parameters()]
-        head = [*self.gpt.final_norm.parameters(), *self.head.parameters()]
-        return [embeddings, *(list(block.parameters()) for block in self.gpt.blocks), head]
+        return by_layer(self, self.gpt.blocks, (self.gpt.final_norm, self.head))
 
 
 def _flat(tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from envs.errors import RllabError
+from language.models.layer_groups import by_layer
 from language.models.linear import linear
 from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
 from language.models.padding import aligned_left, check_right_padded, lengths_of
@@ -165,6 +166,11 @@ class MoELSTM(nn.Module):
     def select(self, state: "MoELSTMState", rows: Tensor) -> "MoELSTMState":
         """The state of these rows, int64 `[M]`, some of which may come more than once."""
         return state.rows(rows)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """What has a learning rate of its own, the lowest layer first; the softmax is last, with its embedding."""
+        output = (self.embedding if self.softmax is None else self.softmax, self.bias)
+        return by_layer(self, (self.first, self.mixture, self.second), output)
 
     def _experts(self, x: Tensor, valid: Tensor | None, reports: list[Any] | None = None) -> Tensor:
         output, report = self.mixture(x, valid)

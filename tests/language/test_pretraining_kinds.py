@@ -62,6 +62,15 @@ def test_a_run_of_each_kind_goes_on_as_one_that_had_all_steps_from_the_start(
     assert row[f"evaluation/{KINDS[kind].goal}"] > 1
 
 
+def test_a_texts_sentences_may_be_on_lines_of_their_own(texts: Path, tmp_path: Path) -> None:
+    apart = tmp_path / "apart.txt"
+    apart.write_text("\n\n".join(text.replace(". ", ".\n") for text in texts.read_text().splitlines()))
+    arguments = ["pretrain", "bert", str(apart), *SMALL["bert"], *RUN, "--steps", "1"]
+    with pytest.raises(RllabError, match="[Nn]o .*sentences|two sentences"):
+        command([*arguments, "--out", str(tmp_path / "lines")])
+    assert command([*arguments, "--unit", "paragraph", "--out", str(tmp_path / "paragraphs")]) == 0
+
+
 def test_a_language_model_goes_on_from_another_on_other_texts(texts: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     command(["pretrain", "awd-lstm", str(texts), *SMALL["awd-lstm"], *RUN, "--out", str(first)])
@@ -85,7 +94,6 @@ def test_what_an_initial_model_excludes_is_said(
         "brings its own tokenizer": ["awd-lstm", str(texts), "--initial", str(first), "--tokenizer", str(first)],
         "a model of the kind awd-lstm, not gpt": ["gpt", str(texts), "--initial", str(first)],
         "layer_factor must be at least 1": ["awd-lstm", str(texts), "--initial", str(first), "--layer-factor", "0.5"],
-        "no layers that could learn at different rates": ["gpt", str(texts), "--layer-factor", "2", *SMALL["gpt"]],
     }  # fmt: skip
     for said, arguments in cases.items():
         out = tmp_path / "none"
