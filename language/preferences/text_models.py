@@ -7,7 +7,7 @@ reads rows from their first token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from language.models.padding import aligned_left, lengths_of
 from language.models.transformer import Transformer
 from language.tokenizers.pretrained import PretrainedTokenizer
 from language.tokenizers.tokenizer import Tokenizer
+
+Continued = TypeVar("Continued", bound=Any)
 
 
 class TextModel(Protocol):
@@ -64,21 +66,11 @@ class TextModel(Protocol):
 
 
 @dataclass(frozen=True)
-class CausalText:
-    """A GPT, or another model of `language.models` that has its parts."""
+class _Continuing(Generic[Continued]):
+    """A model that reads prompt and response as one sequence."""
 
-    module: GPT
+    module: Continued
     continues = True
-
-    @property
-    def width(self) -> int:
-        """See `TextModel`."""
-        return self.module.config.width
-
-    @property
-    def context(self) -> int | None:
-        """See `TextModel`."""
-        return self.module.config.context
 
     def prompt(self, ids: Sequence[int]) -> list[int]:
         """As it is."""
@@ -92,7 +84,26 @@ class CausalText:
         """See `TextModel`."""
         # No token looks at padding behind it, so no mask is needed.
         inputs, places = _from_first_token(tokens, valid, prompt)
-        return _at(self.module.features(inputs), places)
+        return _at(self._features(inputs), places)
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        """`[N, L, width]` of whole rows `[N, L]`."""
+        return cast(Tensor, self.module.features(tokens))
+
+
+@dataclass(frozen=True)
+class CausalText(_Continuing[GPT]):
+    """A GPT, or another model of `language.models` that has its parts."""
+
+    @property
+    def width(self) -> int:
+        """See `TextModel`."""
+        return self.module.config.width
+
+    @property
+    def context(self) -> int | None:
+        """See `TextModel`."""
+        return self.module.config.context
 
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The token embeddings."""
@@ -106,13 +117,11 @@ class CausalText:
 
 
 @dataclass(frozen=True)
-class TransformersText:
+class TransformersText(_Continuing[CausalLM]):
     """A causal model of `transformers`."""
 
-    module: CausalLM
     prefix: tuple[int, ...] = ()
     """What begins every text that it was trained on, such as a begin token."""
-    continues = True
 
     @property
     def width(self) -> int:
@@ -129,15 +138,6 @@ class TransformersText:
         begins = tuple(ids[: len(self.prefix)]) == self.prefix
         return list(ids) if begins else [*self.prefix, *ids]
 
-    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
-        """The model itself, which begins with the prompts."""
-        return self.module, tokens, valid
-
-    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
-        """See `TextModel`."""
-        inputs, places = _from_first_token(tokens, valid, prompt)
-        return _at(self.module.features(inputs), places)
-
     def output(self) -> tuple[Tensor, Tensor | None]:
         """The head of the language model."""
         return self.module.output()
@@ -145,6 +145,38 @@ class TransformersText:
     def lower(self, layers: int) -> list[nn.Parameter]:
         """See `CausalLM.lower`."""
         return self.module.lower(layers)
+
+
+@dataclass(frozen=True)
+class RecurrentText(_Continuing[AWDLSTM]):
+    """An AWD-LSTM that reads forwards."""
+
+    def __post_init__(self) -> None:
+        if self.module.config.backward:
+            raise RllabError("A backward AWD-LSTM says what comes before a text and writes none; give a forward one.")
+
+    @property
+    def width(self) -> int:
+        """See `TextModel`."""
+        return self.module.config.widths[-1]
+
+    @property
+    def context(self) -> int | None:
+        """No sequence is too long."""
+        return None
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        return cast(Tensor, self.module.encoder(tokens).dropped_outputs[-1])
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """The softmax's matrix and bias."""
+        return self.module.softmax, self.module.bias
+
+    def lower(self, layers: int) -> list[nn.Parameter]:
+        """The embedding (and with it the output where they are tied) and LSTMs."""
+        embedding, *lstms = self.module.encoder.layer_groups()
+        _check_layers(layers, len(lstms))
+        return [*embedding, *(parameter for group in lstms[:layers] for parameter in group)]
 
 
 @dataclass(frozen=True)
@@ -200,51 +232,6 @@ class TranslatingText:
         blocks = [*self.module.encoder, *self.module.decoder]
         _check_layers(layers, len(blocks))
         return [*self.module.tokens.parameters(), *(p for block in blocks[:layers] for p in block.parameters())]
-
-
-@dataclass(frozen=True)
-class RecurrentText:
-    """An AWD-LSTM that reads forwards."""
-
-    module: AWDLSTM
-    continues = True
-
-    def __post_init__(self) -> None:
-        if self.module.config.backward:
-            raise RllabError("A backward AWD-LSTM says what comes before a text and writes none; give a forward one.")
-
-    @property
-    def width(self) -> int:
-        """See `TextModel`."""
-        return self.module.config.widths[-1]
-
-    @property
-    def context(self) -> int | None:
-        """No sequence is too long."""
-        return None
-
-    def prompt(self, ids: Sequence[int]) -> list[int]:
-        """As it is."""
-        return list(ids)
-
-    def writer(self, tokens: Tensor, valid: Tensor) -> tuple[Decodable, Tensor, Tensor]:
-        """The model itself, which begins with the prompts."""
-        return self.module, tokens, valid
-
-    def features(self, tokens: Tensor, valid: Tensor, prompt: int) -> Tensor:
-        """See `TextModel`."""
-        inputs, places = _from_first_token(tokens, valid, prompt)
-        return _at(self.module.encoder(inputs).dropped_outputs[-1], places)
-
-    def output(self) -> tuple[Tensor, Tensor | None]:
-        """The softmax's matrix and bias."""
-        return self.module.softmax, self.module.bias
-
-    def lower(self, layers: int) -> list[nn.Parameter]:
-        """The embedding (and with it the output where they are tied) and LSTMs."""
-        embedding, *lstms = self.module.encoder.layer_groups()
-        _check_layers(layers, len(lstms))
-        return [*embedding, *(parameter for group in lstms[:layers] for parameter in group)]
 
 
 def text_model(module: nn.Module, tokenizer: Tokenizer | None = None) -> TextModel:
