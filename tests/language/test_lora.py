@@ -27,6 +27,7 @@ from language.preferences.policy import TextPolicy, TextPolicyConfig, ValueHead
 from language.preferences.tune import resume
 from language.tokenizers.pretrained import PretrainedTokenizer
 from rllab.agents import PPO, TRPO, PPOConfig, Reinforce, ReinforceConfig, TRPOConfig
+from rllab.experiment import resume as resume_run
 from rllab.runs import Run
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -214,6 +215,22 @@ def test_direct_methods_and_demonstrations_teach_adapters(tmp_path: Path) -> Non
         assert not torch.allclose(tuned(TOKENS), hugging_face()(TOKENS).logits, atol=1e-3)
     document = json.loads((tmp_path / "dpo" / "config.json").read_text())
     assert document["lora"]["lora_rank"] == 2
+
+
+@pytest.mark.parametrize("kind", ["direct", "sft"])
+def test_adapters_that_are_gone_on_with_end_as_those_taught_without_a_break(kind: str, tmp_path: Path) -> None:
+    base, pairs = folder_of(tmp_path / "base"), written(tmp_path / "pairs.jsonl", records())
+    more = ["--kl-responses", "4", "--kl-tokens", "6"] if kind == "direct" else ["--lora-dropout", "0.2"]
+    common = [
+        str(base), str(pairs), "--lora-rank", "2", "--batch-size", "8", "--learning-rate", "1e-2", "--schedule", "constant",
+        "--warmup", "0", "--checkpoint-every", "2", "--no-tensorboard", "--quiet", *more,
+    ]  # fmt: skip
+    command = direct if kind == "direct" else sft
+    assert command([*common, "--steps", "3", "--out", str(tmp_path / "short")]) == 0
+    resume_run(tmp_path / "short", steps=6, quiet=True)
+    assert command([*common, "--steps", "6", "--out", str(tmp_path / "long")]) == 0
+    found, expected = (load_model(tmp_path / name)[0].state_dict() for name in ("short", "long"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_bad_adapters_are_refused_with_a_sentence(tmp_path: Path) -> None:
