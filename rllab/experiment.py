@@ -17,6 +17,7 @@ from rllab.callbacks import Callback
 from rllab.checkpoints import CheckpointWarning
 from rllab.collect import EnvCollector
 from rllab.config import TrainConfig, configure
+from rllab.descriptions import not_of_use
 from rllab.evaluate import EvaluationResult, Evaluator, film
 from rllab.interrupt import Interrupted
 from rllab.policies import ActorCritic
@@ -173,7 +174,7 @@ def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple
         for entry in entry_points(group=POLICY_KINDS, name=str(kind)):
             loaded: tuple[ActorCritic, TrainConfig, int] = entry.load()(path, checkpoint)
             return loaded
-        raise RllabError(f"{path} is a run of the kind '{kind}', whose policy nothing installed here can load")
+        raise not_of_use(run)
     config = TrainConfig.from_json(run.config)
     if checkpoint == "best" and run.checkpoints.best() is None:
         checkpoint = "latest"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from envs.errors import RllabError
+from rllab.descriptions import Description
 from rllab.files import explained_write_errors
 from rllab.progress import format_count
 from rllab.statistics import learning_curve, series
@@ -24,6 +25,7 @@ LINE_STYLES = ("-", "--", ":", "-.")  # one for each time the palette is used up
 _SMOOTHING_SHARE = 0.02  # of the longest run's steps: enough to calm the noise, too little to hide a collapse
 _FIRST_PANELS = ("return_mean", "length_mean", "steps_per_second")
 _AXES = ("steps", "seconds")
+_ENVIRONMENT = Description("", "")
 
 
 def plot_comparison(
@@ -33,8 +35,9 @@ def plot_comparison(
     *,
     y: str = "return_mean",
     smoothing_steps: float | None = None,
+    described: Description | None = None,
 ) -> Path:
-    """Draw learning curves of several methods, by environment steps and by wall-clock time.
+    """Draw learning curves of several methods, by steps and by wall-clock time.
 
     Each method is a thick line, the interquartile mean over its seeds, in a band, the 95 % bootstrap
     interval; thin lines are its seeds. Method and band end where the first of the seeds ends.
@@ -44,8 +47,9 @@ def plot_comparison(
         output: the file to write; its suffix is the format, such as .png, .svg or .pdf.
         title: above both panels.
         y: the column to draw.
-        smoothing_steps: average over so many of the last environment steps, 0 for none; by default 2 % of
-            the longest run, rounded. The axis says it.
+        smoothing_steps: average over so many of the last steps, 0 for none; by default 2 % of the longest run,
+            rounded. The axis says it.
+        described: one of the runs, for the names of steps and columns; by default those of environments.
 
     Returns the path written. Raises RllabError for an unknown suffix, when no run has anything to draw, or
     when the disk refuses.
@@ -61,11 +65,12 @@ def plot_comparison(
     for index, (label, runs) in enumerate(groups.items()):
         _draw_group(panels[0], index, label, runs, "steps", y, smoothing_steps)
         _draw_group(panels[1], index, label, runs, "seconds", y, smoothing_steps, seconds_a_unit)
-    panels[0].set_xlabel("Environment steps")
+    described = described or _ENVIRONMENT
+    panels[0].set_xlabel(described.steps)
     _label_steps(panels[0])
     panels[1].set_xlabel(f"Wall-clock time ({unit})")
     smoothing = f"\n(mean of the last {format_count(smoothing_steps)} steps)" if smoothing_steps else ""
-    panels[0].set_ylabel(f"{_name(y)}{smoothing}")
+    panels[0].set_ylabel(f"{described.name(y)}{smoothing}")
     if title:
         figure.suptitle(title, fontsize=14, fontweight="bold")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -81,8 +86,8 @@ def plot_comparison(
     return _save(figure, path)
 
 
-def plot_run(metrics: Rows, output: Path | str, title: str = "") -> Path:
-    """Draw every number of one run against environment steps, a panel each; evaluations as points.
+def plot_run(metrics: Rows, output: Path | str, title: str = "", described: Description | None = None) -> Path:
+    """Draw every number of one run against its steps, a panel each; evaluations as points.
 
     Returns the path written. Raises RllabError for an unknown suffix, when there is nothing to draw, or
     when the disk refuses.
@@ -91,6 +96,7 @@ def plot_run(metrics: Rows, output: Path | str, title: str = "") -> Path:
     names = _panel_names(metrics)
     if not names:
         raise RllabError("The run has no metrics to draw yet; let it train for longer.")
+    described = described or _ENVIRONMENT
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure = _new_figure(path, (4.4 * columns, 2.7 * lines + 0.6))
@@ -102,14 +108,14 @@ def plot_run(metrics: Rows, output: Path | str, title: str = "") -> Path:
         if len(positions):
             panel.plot(positions, values, "o-", color=PALETTE[1], linewidth=1.0, markersize=4, label="evaluation")
             panel.legend(fontsize=9, frameon=False)
-        panel.set_title(_name(name), fontsize=11)
+        panel.set_title(described.name(name), fontsize=11)
         panel.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
         _label_steps(panel)
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     if title:
         figure.suptitle(title, fontsize=14, fontweight="bold")
-    figure.supxlabel("Environment steps")
+    figure.supxlabel(described.steps)
     return _save(figure, path)
 
 
@@ -188,12 +194,6 @@ def _time_unit(seconds: float) -> tuple[float, str]:
     if seconds < 300.0:
         return 1.0, "seconds"
     return (60.0, "minutes") if seconds < 10_800.0 else (3600.0, "hours")
-
-
-def _name(column: str) -> str:
-    """A column's name for people: `losses/value_loss` as "Value loss"."""
-    words = column.rpartition("/")[2].replace("_", " ").replace("kl", "KL")
-    return {"return mean": "Return", "length mean": "Episode length"}.get(words, words[:1].upper() + words[1:])
 
 
 def _rounded(value: float) -> float:

@@ -43,6 +43,7 @@ from language.training.supervised import TrainingConfig
 from rllab.cli.console import number, quoted
 from rllab.cli.demo import Act, Result
 from rllab.cli.processes import cores
+from rllab.descriptions import describe
 from rllab.files import replaced_folder
 from rllab.plots import plot_run
 from rllab.progress import format_duration
@@ -133,7 +134,7 @@ def _reviews(folder: Path) -> Result:
     metrics = Run.open(run.path).read_metrics()
     plot = plot_run(
         [{name: row[name] for name in _PLOTTED if name in row} for row in metrics], folder / "reviews.png",
-        "PPO on a reward model of comparisons; evaluations are the judge's",
+        "PPO on a reward model of comparisons; evaluations are the judge's", describe(Run.open(run.path)),
     )  # fmt: skip
     text = _write_texts(folder / "reviews.md", before, after)
 

@@ -135,16 +135,19 @@ def report(run: TunedRun) -> None:
     if rows:
         best = max(rows, key=lambda row: float(row["gold"]))
         facts += [
-            (judge, f"{number(rows[0]['gold'])} at {rows[0]['steps']:,} steps, {number(rows[-1]['gold'])} at the end"),
+            (judge, f"{number(rows[0]['gold'])} before, {number(rows[-1]['gold'])} at the end"),
             ("Best", f"{number(best['gold'])} at {best['steps']:,} steps, {best['kl_response']:.2f} nats away"),
             ("KL", f"{rows[-1]['kl_response']:.2f} nats a response at the end"),
         ]  # fmt: skip
     print()
     print_facts(facts)
     if rows:
-        samples = [(_shown(s["prompt"]), _shown(s["response"]), f"{s['score']:.2f}") for s in rows[-1]["samples"]]
+        samples = [
+            (_shown(a["prompt"]), _shown(a["response"]), _shown(b["response"]), f"{a['score']:.2f} → {b['score']:.2f}")
+            for a, b in zip(rows[0]["samples"], rows[-1]["samples"], strict=True)
+        ]
         print()
-        print_table(("Prompt", "Response", "Score"), samples, right=("Score",))
+        print_table(("Prompt", "Before", "After", "Score"), samples, right=("Score",))
     folder = quoted(run.path)
     if teaching.on:
         reward = quoted(run.path / REWARD_FOLDER)
@@ -180,4 +183,4 @@ def _compared(run: TunedRun) -> str:
 def _shown(text: str) -> str:
     """A text on one line, not too long."""
     line = " ".join(text.split())
-    return line if len(line) <= 100 else line[:99] + "…"
+    return line if len(line) <= 60 else line[:59] + "…"

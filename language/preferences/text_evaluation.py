@@ -92,17 +92,20 @@ class TextEvaluator:
 
 
 class KeepEvaluations(Callback):
-    """Writes `evaluations.jsonl` into a run's folder."""
+    """Writes `evaluations.jsonl` into a run's folder; the first row is of the model as it began."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
 
     def before_run(self, training: "Training") -> None:
-        """Of a run that goes on, forget what came after the checkpoint."""
+        """Of a run that goes on, forget what came after the checkpoint; of a new one, evaluate the model."""
+        rows = [row for row in read_evaluations(self.path.parent) if row["steps"] <= training.steps]
         if self.path.exists():
-            rows = [row for row in read_evaluations(self.path.parent) if row["steps"] <= training.steps]
             with explained_write_errors(self.path):
                 write_atomically(self.path, "".join(map(_line, rows)).encode())
+        # Interrupted before there was a first answer, there may be no reward yet.
+        if training.steps == 0 and not rows and training.evaluate is not None and not training.interrupted:
+            self.after_evaluation(training, training.evaluate(training.policy))
 
     def after_evaluation(self, training: "Training", result: EvaluationResult) -> None:
         """Add a row."""
@@ -116,7 +119,8 @@ def read_evaluations(folder: Path | str) -> list[dict[str, Any]]:
     """The evaluations of a run, the earliest first; a line cut short is left out."""
     path = Path(folder) / FILE
     rows: list[dict[str, Any]] = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
+    # Not by splitlines: texts may have marks in them, such as U+0085, that end a line there and not in JSON lines.
+    for line in path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

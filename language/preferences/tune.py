@@ -108,10 +108,11 @@ class TuneWorkshop:
     def training(self, folder: Path, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Training:
         """The loop over these parts; evaluations are kept in a run's folder."""
         loop = self.config.loop.loop()
+        # Before the first evaluation there must be a reward.
         taught = [] if self.teaching is None else [self.teaching]
         return Training(
             self.collector, self.policy, self.agent, loop, evaluate=self.evaluator if loop.evaluation_every else None,
-            callbacks=[KeepEvaluations(folder), *taught, *callbacks], quiet=quiet,
+            callbacks=[*taught, KeepEvaluations(folder), *callbacks], quiet=quiet,
         )  # fmt: skip
 
 

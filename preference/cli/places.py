@@ -8,6 +8,7 @@ from preference.experiment import REWARD_FOLDER, STORE_FILE
 from preference.reward_model import RewardModel
 from preference.store import Store
 from preference.stored import held_out_in_run
+from rllab.descriptions import not_of_use
 from rllab.runs import Run, is_run
 
 
@@ -35,7 +36,10 @@ def load_model(path: Path) -> tuple[RewardModel, Path | None]:
     """
     run = path if is_run(path) else path.parent if path.name == REWARD_FOLDER and is_run(path.parent) else None
     folder = path / REWARD_FOLDER if run == path else path
-    if run is not None and not (folder / "model.json").is_file() and "preference" in Run.open(run).config:
+    config = {} if run is None else Run.open(run).config
+    if run is not None and "kind" in config and "preference" not in config:
+        raise not_of_use(Run.open(run), "which has no reward model of clips")
+    if "preference" in config and not (folder / "model.json").is_file():
         raise RllabError(f"{run} has no reward model yet: let its training come to its end, or stop it by Ctrl-C")
     return RewardModel.load(folder), run
 

@@ -10,7 +10,7 @@ from rllab.cli.console import print_facts
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """Write one HTML page about a run of `rllab preference learn`, which may still be training."""
+    """Write one HTML page about a run of `preference learn` or of `language tune`; it may still be training."""
 
     run: RunPath
     """The run's folder."""

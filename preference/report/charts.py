@@ -40,15 +40,15 @@ _OUTCOMES = (
 
 
 class Chart:
-    """One panel over environment steps."""
+    """One panel over the steps of a training."""
 
-    def __init__(self, name: str, title: str) -> None:
-        """`name` keeps its ids apart from other charts'."""
-        self.name, self.title = name, title
+    def __init__(self, name: str, title: str, steps: str = "Environment steps") -> None:
+        """`name` keeps its ids apart from other charts'; `steps` says what they count."""
+        self.name, self.title, self.steps = name, title, steps
         self.figure = _new_figure(Path("x.svg"), (5.2, 3.3))
         (self.panel,) = _new_panels(self.figure, 1, 1)
         self.panel.set_title(title, fontsize=11)
-        self.panel.set_xlabel("Environment steps")
+        self.panel.set_xlabel(steps)
         _label_steps(self.panel)
 
     def line(self, points: Points, color: str, label: str | None = None, style: str = "o-") -> None:
@@ -65,7 +65,7 @@ class Chart:
         if legend:
             # Below the panel, where it hides nothing.
             self.figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=2)
-        return svg_of(self.figure, self.name, f"{self.title}, over environment steps")
+        return svg_of(self.figure, self.name, f"{self.title}, over {self.steps.lower()}")
 
 
 def returns(record: Record) -> list[str]:

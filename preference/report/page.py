@@ -1,24 +1,26 @@
 """A report as one HTML page that loads nothing: figures, clips and style are in it."""
 
-import json
 import math
-from collections.abc import Sequence
 from html import escape
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from preference.comparisons import Label
 from preference.measures import PreferenceMeasures
 from preference.report import charts, clips
+from preference.report.parts import configuration, head, moment, section, whole
 from preference.report.record import Record
-from preference.report.style import STYLE
 from rllab.files import explained_write_errors, write_atomically
 from rllab.progress import format_duration
+from rllab.runs import Run
 
 FILE = "report.html"
+PAGES = "rllab.run_pages"
+"""Entry points: by the `kind` in a run's configuration, a function from its folder to the HTML about it."""
 
 
 def write_report(run: Path | str, output: Path | None = None) -> Path:
-    """Write the page about a run of `learn`.
+    """Write the page about a run that learnt from comparisons, of clips or, by an entry point, of anything else.
 
     Args:
         run: its folder; it may still be training.
@@ -27,13 +29,18 @@ def write_report(run: Path | str, output: Path | None = None) -> Path:
     Returns the path written.
 
     Raises:
-        RllabError: it is no run of `learn`, its store is not there, or the page cannot be written.
+        RllabError: there is no page about its kind, its store is not there, or the page cannot be written.
     """
-    record = Record.read(Path(run))
-    path = output or Path(run) / FILE
+    folder = Path(run)
+    html = None
+    for entry in entry_points(group=PAGES, name=str(Run.open(folder).config.get("kind"))):
+        html = entry.load()(folder)
+    if html is None:
+        html = page(Record.read(folder))
+    path = output or folder / FILE
     with explained_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page(record).encode())
+        write_atomically(path, html.encode())
     return path
 
 
@@ -43,19 +50,13 @@ def page(record: Record) -> str:
     title = f"{env}, learned from {labels:,} comparisons"
     sections = [
         _head(record, title), _alarms(record),
-        _section("Returns", _returns_note(record), charts.returns(record), "returns"),
-        _section("What was asked", _asked_note(record), charts.timeline(record), "questions"),
-        _section("How well answers are predicted", _ACCURACY_NOTE, charts.accuracy(record), "predictions"),
-        _measures(record), _section("Agreement", _AGREEMENT_NOTE, charts.agreement(record), "agreement"),
-        _clips(record), _configuration(record),
+        section("Returns", _returns_note(record), charts.returns(record), "returns"),
+        section("What was asked", _asked_note(record), charts.timeline(record), "questions"),
+        section("How well answers are predicted", _ACCURACY_NOTE, charts.accuracy(record), "predictions"),
+        _measures(record), section("Agreement", _AGREEMENT_NOTE, charts.agreement(record), "agreement"),
+        _clips(record), configuration(record.run),
     ]  # fmt: skip
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
-        "</html>\n"
-    )
+    return whole(title, sections)
 
 
 _ACCURACY_NOTE = (
@@ -74,7 +75,7 @@ def _head(record: Record, title: str) -> str:
     steps, seconds = record.last("steps"), record.last("seconds")
     skips, ties, people = record.count(Label.SKIP), record.count(Label.TIE), sorted(_annotators(record))
     progress = "no metrics yet" if math.isnan(steps) else f"{steps:,.0f} steps in {format_duration(seconds)}"
-    begun = _moment(run.provenance["created"])
+    begun = moment(run.provenance["created"])
     lead = f"{run.config['agent_name']} · teacher: {config.teacher} · {progress} · begun {begun}"
     facts: list[tuple[str, str, str]] = [
         ("Answers", f"{record.answered:,}", f"of {config.query.labels:,} to ask for; {ties:,} ties, {skips:,} skips; "
@@ -102,12 +103,7 @@ def _head(record: Record, title: str) -> str:
         facts.append(
             ("Ensemble spread", f"{spread:.3g}", f"newest rollout; 95 % of labelled steps below {labelled:.3g}")
         )
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-        for name, value, more in facts
-    )
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in record.notes)
-    return f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>\n<dl>{items}</dl>{notes}'
+    return head(title, lead, facts, record.notes)
 
 
 def _alarms(record: Record) -> str:
@@ -121,16 +117,6 @@ def _alarms(record: Record) -> str:
         "training may have told them a little earlier or later."
     )
     return f'<h2>Alarms</h2><ul class="alarms">{items}</ul><p class="note">{note}</p>'
-
-
-def _section(title: str, note: str, svgs: Sequence[str], name: str) -> str:
-    if not svgs:
-        return ""
-    panels = "".join(f"<div>{svg}</div>" for svg in svgs)
-    return (
-        f'<section aria-labelledby="{name}-heading"><h2 id="{name}-heading">{title}</h2>'
-        f'<figure><div class="charts">{panels}</div><figcaption>{note}</figcaption></figure></section>'
-    )
 
 
 def _returns_note(record: Record) -> str:
@@ -199,23 +185,8 @@ def _clips(record: Record) -> str:
     )
 
 
-def _configuration(record: Record) -> str:
-    config = escape(json.dumps(record.run.config, indent=2, ensure_ascii=False))
-    origin = escape(json.dumps(record.run.provenance, indent=2, ensure_ascii=False))
-    return (
-        '<section aria-labelledby="configuration-heading"><h2 id="configuration-heading">Configuration</h2>'
-        f"<details><summary>Everything that was chosen</summary><pre>{config}</pre></details>"
-        f"<details><summary>Versions, command and commit</summary><pre>{origin}</pre></details></section>"
-    )
-
-
 def _annotators(record: Record) -> set[str]:
     return {item.answer.annotator for items in record.answers.values() for item in items}
-
-
-def _moment(text: str) -> str:
-    """A moment as the provenance has it, to the minute."""
-    return f"{text[:10]} {text[11:16]} UTC" if text.endswith("+00:00") else text
 
 
 def _percent(value: float) -> str:

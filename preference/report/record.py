@@ -75,7 +75,7 @@ class Record:
         """
         run = Run.open(path)
         if "preference" not in run.config:
-            raise RllabError(f"{path} is a run on its environment's own reward: draw it with `rllab compare {path}`")
+            raise RllabError(f"{path} has learnt from no comparisons: draw it with `rllab compare {path}`")
         config = PreferenceConfig.from_json(run.config["preference"])
         rows = run.read_metrics() if (path / METRICS_FILE).exists() else []  # a run that waits for its first answers
         notes: list[str] = []

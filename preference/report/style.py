@@ -41,6 +41,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: .4rem .75rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); font-weight: 500; }
+.texts th, .texts td { white-space: pre-wrap; text-align: left; vertical-align: top; font-weight: 400; }
+.texts td:nth-child(odd) { text-align: right; }
 .alarms { background: var(--alarm-back); color: var(--alarm); border-radius: .5rem; padding: .8rem 1rem .8rem 2.2rem;
   margin: 1rem 0; }
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }

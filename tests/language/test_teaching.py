@@ -95,7 +95,7 @@ def test_a_run_goes_on_bit_for_bit_as_if_it_had_never_stopped(agent: str, folder
             tune(whole, broken, quiet=True)
     saved, state = Run.open(broken).checkpoints.load()
     with Store.open(broken / STORE_FILE) as store:
-        assert store.progress().answered > state["callbacks"][1]["questions"]["asked"] > 0
+        assert store.progress().answered > state["callbacks"][0]["questions"]["asked"] > 0
     assert 0 < saved < straight.steps
     resumed = resume(broken, quiet=True)
     assert torch.equal(straight.policy.flat, resumed.policy.flat)

@@ -126,7 +126,7 @@ def test_ctrl_c_while_people_are_waited_for_loses_nothing(
         (status,) = store.statuses().values()
     assert len(asked) == 10
     assert status["phase"] == "stopped"
-    assert Run.open(target).checkpoints.load()[1]["callbacks"][1]["questions"]["asked"] == 10
+    assert Run.open(target).checkpoints.load()[1]["callbacks"][0]["questions"]["asked"] == 10
     with (
         socket.create_server(("127.0.0.1", port)),  # somebody else has the page's port
         pytest.raises(RllabError, match="port"),

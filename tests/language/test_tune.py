@@ -19,7 +19,7 @@ from language.preferences.collect import KLRunawayError, RewardConfig
 from language.preferences.policy import TextPolicy, TextPolicyConfig
 from language.preferences.prompts import PromptsConfig, read_prompts
 from language.preferences.responses import ResponsesConfig
-from language.preferences.text_evaluation import read_evaluations
+from language.preferences.text_evaluation import FILE, _line, read_evaluations
 from language.preferences.text_models import text_model
 from language.preferences.tune import TuneWorkshop, resume, tune
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
@@ -102,6 +102,8 @@ def test_a_run_has_metrics_evaluations_and_models(folder: Path, tmp_path: Path) 
     evaluations = read_evaluations(run.path)
     assert [row["steps"] for row in evaluations] == sorted({row["steps"] for row in evaluations})
     assert evaluations[-1]["steps"] == run.steps
+    assert evaluations[0]["steps"] == 0
+    assert evaluations[0]["kl_response"] == pytest.approx(0, abs=1e-5)
     assert evaluations[-1]["score"] == evaluations[-1]["gold"] == rows[-1]["evaluation/return_mean"]
     assert {"prompt", "response", "score"} == set(evaluations[0]["samples"][0])
     models = {name: load_model(run.path / name)[0].state_dict() for name in ("model", "best", "reference")}
@@ -205,7 +207,7 @@ def test_the_command_reports_scores_samples_and_what_to_do_next(
     assert "reinforce tunes" in out
     assert "Gold score" in out
     assert "rllab language generate" in out
-    assert "Response" in out
+    assert "Before" in out
 
 
 def test_what_cannot_work_is_one_sentence(folder: Path, tmp_path: Path) -> None:
@@ -267,6 +269,13 @@ def test_a_run_depends_on_no_other_folder_and_mends_its_reference(folder: Path, 
     resume(tmp_path / "run", steps=300, quiet=True)
     shutil.rmtree(tmp_path / "model")
     assert resume(tmp_path / "run", steps=450, quiet=True).steps >= 450
+
+
+def test_rows_of_evaluations_are_whole_whatever_their_texts_hold(tmp_path: Path) -> None:
+    rows = [{"steps": steps, "samples": [{"response": "a\x85b\u2028c\x1cd\r\n"}]} for steps in (0, 5)]
+    path = tmp_path / FILE
+    path.write_text("".join(map(_line, rows)) + '{"steps": 7, "sam', "utf-8")
+    assert read_evaluations(tmp_path) == rows
 
 
 def test_prompts_are_cut_and_those_held_out_are_never_trained_on(folder: Path) -> None:

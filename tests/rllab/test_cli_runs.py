@@ -13,6 +13,7 @@ from PIL import Image
 import rllab
 from rllab.cli import compare, demo
 from rllab.cli.main import main
+from rllab.descriptions import Description
 from rllab.statistics import summarise
 
 
@@ -149,7 +150,7 @@ def test_demonstration_ends_with_its_files_and_says_whether_the_threshold_was_re
 
 def test_methods_of_several_agents_and_environments_are_told_apart_by_what_differs_among_their_own_kind() -> None:
     def method(agent: str, env: str, **settings: object) -> compare.Method:
-        return compare.Method({"agent_name": agent, "id": env, **settings}, None, [])
+        return compare.Method({"agent_name": agent, "id": env, **settings}, None, [], Description(agent, env))
 
     methods = [method("ppo", "A", epochs=4), method("ppo", "A", epochs=8), method("trpo", "A", max_kl=0.01)]
     assert compare.labels(methods) == ["ppo epochs=4", "ppo epochs=8", "trpo"]
