@@ -86,15 +86,15 @@ class LearningConfig:
     beta_rate: float = 0.02
     """By what share β adapts after a rollout at most. (Ziegler et al. 2019: a fifth of 64/10,000, over 300,000
     responses.)"""
-    pairs: int = 2_000
+    pairs: int = 8_000
     """Pairs that the model writes, from which the direct methods learn, and the reward unless one is given."""
-    labelling: Labelling = "sampled"
+    labelling: Labelling = "better"
     """How pairs are labelled: the better response is preferred always, or as often as Bradley–Terry's model has it."""
-    reward_epochs: float = 2.0
+    reward_epochs: float = 1.0
     """Passes of the reward model over the pairs; it ends before where it is not getting better."""
     reward_learning_rate: float = 1e-4
     """Of the reward model."""
-    direct_epochs: float = 2.0
+    direct_epochs: float = 1.0
     """Passes of the direct methods over the pairs."""
     direct_learning_rate: float = 1e-4
     """Of the direct methods."""

@@ -152,7 +152,7 @@ def test_what_people_wrote_is_not_taken_for_markup(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_true_reward_has_no_report() -> None:
-    with pytest.raises(RllabError, match="its environment's own reward"):
+    with pytest.raises(RllabError, match="has learnt from no comparisons"):
         write_report(trained_run())
 
 
