@@ -263,8 +263,8 @@ class RewardModel:
         path = Path(folder)
         try:
             document = json.loads((path / "model.json").read_bytes())
-            if document["format"] != _FORMAT:
-                raise RllabError(f"{path} holds a '{document['format']}', and this version reads '{_FORMAT}'")
+            if (found := document.get("format", "model of another kind")) != _FORMAT:
+                raise RllabError(f"{path} holds a '{found}', and this version reads '{_FORMAT}'")
             model = cls(Inputs.from_json(document["inputs"]), RewardConfig(**with_tuples(document["config"])))
         except FileNotFoundError as error:
             raise RllabError(f"{path} holds no reward model (it has no model.json)") from error

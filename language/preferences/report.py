@@ -12,7 +12,7 @@ import numpy as np
 from language.preferences.text_evaluation import read_evaluations
 from language.preferences.tuning_config import TuneConfig
 from preference.report.charts import Chart
-from preference.report.parts import configuration, head, moment, section, whole
+from preference.report.parts import configuration, head, moment, section, table, whole
 from rllab.descriptions import Description, describe
 from rllab.metrics import METRICS_FILE
 from rllab.plots import PALETTE
@@ -92,7 +92,9 @@ def _head(record: TextRecord, title: str) -> str:
     progress = "no metrics yet"
     if last:
         progress = f"{last['steps']:,.0f} tokens of responses in {format_duration(last['seconds'])}"
-    lead = f"{progress} · seed {record.config.seed} · begun {moment(record.run.provenance['created'])}"
+    judge = f" · judged by {' + '.join(record.config.gold)}" if record.config.gold else ""
+    begun = moment(record.run.provenance["created"])
+    lead = f"{progress}{judge} · β {record.config.rewarding.beta:.3g} · seed {record.config.seed} · begun {begun}"
     facts: list[tuple[str, str, str]] = []
     if record.evaluations:
         first, end = record.evaluations[0], record.evaluations[-1]
@@ -103,7 +105,7 @@ def _head(record: TextRecord, title: str) -> str:
             more += f"; that is {_number(gain, '+.2f')} deviations of the texts {began}"
         facts.append((record.judge, _number(end["gold"]), more))
         if record.judged_apart:
-            facts.append(("Learned score", _number(end["score"]), f"{began} {_number(first['score'])}"))
+            facts.append(("Reward's score", _number(end["score"]), f"{began} {_number(first['score'])}"))
         wanted = record.config.rewarding.kl_target
         aim = "" if wanted is None else f"; wanted: {wanted:g}"
         facts.append(("KL a response", f"{end['kl_response']:.2f} nats", f"by the last evaluation{aim}"))
@@ -114,11 +116,25 @@ def _head(record: TextRecord, title: str) -> str:
         facts.append(
             ("Comparisons", f"{last['reward/labels']:,.0f}", f"of {record.config.teaching.labels:,} to ask for")
         )
-    accuracy = series(record.rows, "steps", "reward/held_out_accuracy")[1]
-    if len(accuracy):
-        low, high = (series(record.rows, "steps", f"reward/held_out_accuracy_{end}")[1][-1] for end in ("low", "high"))
-        facts.append(("Accuracy, held out", f"{accuracy[-1]:.0%}", f"95 % interval {low:.0%} to {high:.0%}"))
+    facts += _predicted(record)
     return head(title, lead, facts)
+
+
+def _predicted(record: TextRecord) -> list[tuple[str, str, str]]:
+    """How well the last reward predicts held-out comparisons."""
+    found: dict[str, float] = {}
+    for row in record.rows:  # the newest of each: where all are ties there is no accuracy
+        found |= {
+            name.removeprefix("reward/held_out_"): row[name] for name in row if name.startswith("reward/held_out_")
+        }
+    if "nll" not in found:
+        return []
+    decided = found["comparisons"] - found["ties"]
+    more = f"NLL {found['nll']:.3f}, Brier {found['brier']:.3f}, calibration error {found['calibration_error']:.3f}"
+    if not decided or "accuracy" not in found:
+        return [("Held out", f"{found['comparisons']:.0f}", f"all of them ties; {more}")]
+    interval = f"95 % interval {found['accuracy_low']:.0%} to {found['accuracy_high']:.0%} of {decided:.0f}"
+    return [("Accuracy, held out", f"{found['accuracy']:.0%}", f"{interval}; {more}")]
 
 
 def _over_optimised(record: TextRecord) -> str:
@@ -131,7 +147,7 @@ def _over_optimised(record: TextRecord) -> str:
     if best["gold"] - end["gold"] <= _SURE * error or end["score"] <= best["score"]:
         return ""
     sentence = (
-        f"From {best['steps']:,} tokens on the learned score rose from {_number(best['score'])} to "
+        f"From {best['steps']:,} tokens on the reward's score rose from {_number(best['score'])} to "
         f"{_number(end['score'])}, while the {record.judge.lower()} fell from {_number(best['gold'])} to "
         f"{_number(end['gold'])}: the reward is pleased without what it stands for (over-optimisation)."
     )
@@ -143,7 +159,7 @@ def _scores_note(record: TextRecord) -> str:
         return "Of responses to held-out prompts, always the same with the same random numbers; bars are ± 1 deviation."
     return (
         "Of responses to held-out prompts, always the same with the same random numbers; bars are ± 1 deviation. "
-        "The learned score is what the policy learns from; the other one it never sees."
+        "The reward’s score is what the policy learns from; the other one it never sees."
     )
 
 
@@ -154,7 +170,9 @@ def _scores(record: TextRecord) -> list[str]:
         _errors(chart, record.evaluations, "gold", PALETTE[1], "evaluation")
         charts.append(chart.svg())
     if record.rows:
-        chart = _chart(record, "score", "Learned score" if record.judged_apart else "Score, in training and evaluation")
+        chart = _chart(
+            record, "score", "Reward's score" if record.judged_apart else "Score, in training and evaluation"
+        )
         chart.line(series(record.rows, "steps", "return_mean"), PALETTE[0], "training", "-")
         if record.evaluations:
             _errors(chart, record.evaluations, "score", PALETTE[1], "evaluation")
@@ -226,10 +244,9 @@ def _samples(record: TextRecord) -> str:
     )
     began = "Before" if not before["steps"] else f"At {before['steps']:,} tokens"
     names = ("Prompt", began, record.judge, f"At {after['steps']:,} tokens", record.judge)
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     return (
         '<section aria-labelledby="texts-heading"><h2 id="texts-heading">Texts, before and after</h2>'
-        f'<div class="table"><table class="texts"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"{table(names, rows, 'Texts', 'texts')}"
         '<p class="note">The first held-out prompts, not chosen; both responses are drawn with the same random '
         "numbers.</p></section>"
     )

@@ -5,10 +5,11 @@ from html import escape
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from envs.errors import RllabError
 from preference.comparisons import Label
 from preference.measures import PreferenceMeasures
 from preference.report import charts, clips
-from preference.report.parts import configuration, head, moment, section, whole
+from preference.report.parts import configuration, head, moment, section, table, whole
 from preference.report.record import Record
 from rllab.files import explained_write_errors, write_atomically
 from rllab.progress import format_duration
@@ -32,9 +33,14 @@ def write_report(run: Path | str, output: Path | None = None) -> Path:
         RllabError: there is no page about its kind, its store is not there, or the page cannot be written.
     """
     folder = Path(run)
+    config = Run.open(folder).config
     html = None
-    for entry in entry_points(group=PAGES, name=str(Run.open(folder).config.get("kind"))):
+    for entry in entry_points(group=PAGES, name=str(config.get("kind"))):
         html = entry.load()(folder)
+    if html is None and "kind" in config and "preference" not in config:
+        raise RllabError(
+            f"There is no page about runs of the kind '{config['kind']}'; draw it with `rllab compare {folder}`."
+        )
     if html is None:
         html = page(Record.read(folder))
     path = output or folder / FILE
@@ -145,10 +151,9 @@ def _measures(record: Record) -> str:
         return ""
     rows = "".join(f"<tr>{_cells(name, measure)}</tr>" for name, measure in record.measures.items())
     names = ("", "Comparisons", "Ties", "Accuracy", "95 % interval", "NLL", "Brier", "Calibration error")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
-        f'<section aria-labelledby="measures-heading"><h2 id="measures-heading">Calibration</h2><div class="table">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<section aria-labelledby="measures-heading"><h2 id="measures-heading">Calibration</h2>'
+        f"{table(names, rows, 'Measures')}"
         '<p class="note">Accuracy leaves ties out; its interval is Wilson’s. NLL: negative log-likelihood in nats, '
         "0.693 for a model that knows nothing; Brier: ¼ for such a model.</p>"
         f'<figure class="reliability">{svg}<figcaption>On the diagonal, of the pairs that were predicted to be '

@@ -40,6 +40,15 @@ def section(title: str, note: str, svgs: Sequence[str], name: str) -> str:
     )
 
 
+def table(names: Sequence[str], rows: str, label: str, kind: str = "") -> str:
+    """A table that scrolls in its place where it is too wide, by keyboard too; `rows` is HTML, `kind` a class."""
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    return (
+        f'<div class="table" role="region" tabindex="0" aria-label="{label}"><table class="{kind}">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
 def configuration(run: Run) -> str:
     """Everything that was chosen, and where the run comes from, to be unfolded."""
     config = escape(json.dumps(run.config, indent=2, ensure_ascii=False))

@@ -29,6 +29,7 @@ dl div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 dt { color: var(--muted); font-size: .85rem; }
 dd { margin: 0; font-size: 1.25rem; font-weight: 600; overflow-wrap: anywhere; }
 dd small { display: block; font-size: .85rem; font-weight: 400; color: var(--muted); }
+h1, .lead, .note, figcaption, summary { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 figcaption { font-size: .9rem; max-width: 46rem; }
 svg { display: block; width: 100%; height: auto; }
@@ -37,6 +38,7 @@ svg text { fill: currentColor; }
 .charts div { max-width: 34rem; }
 .reliability { max-width: 30rem; }
 .table { overflow-x: auto; }
+.table:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { text-align: right; padding: .4rem .75rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }

@@ -70,7 +70,7 @@ def test_a_page_about_a_taught_run_is_whole_and_shows_texts_before_and_after(fol
 
 def test_a_run_on_a_given_reward_has_a_page_without_comparisons(folder: Path) -> None:
     html = page(folder / "tuned")
-    assert "Learned score" not in html
+    assert "Reward&#x27;s score" not in html
     assert 'id="comparisons-heading"' not in html
 
 
@@ -108,7 +108,10 @@ def test_what_plays_no_episodes_is_sent_to_the_command_of_its_kind(
         (["evaluate", "taught"], "use it|judge its texts by `rllab language evaluate"),
         (["watch", "gpt"], "write with it by `rllab language generate"),
         (["preference", "evaluate", "taught"], "no reward model of clips; judge its texts by"),
-        (["preference", "report", "gpt"], "has learnt from no comparisons: draw it with `rllab compare"),
+        (
+            ["preference", "report", "gpt"],
+            "no page about runs of the kind 'language-pretraining'; draw it with `rllab compare",
+        ),
     ):
         *command, name = arguments
         assert main([*command, str(folder / name)]) == 2
