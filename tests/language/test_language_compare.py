@@ -253,7 +253,8 @@ def test_what_cannot_work_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         "sets nothing": ["--set", "ppo=3"],
         "ppo has no setting 'epoch'": ["--set", "ppo.epoch=3"],
         "There is no training 'x'": ["--only", "x"],
-        "gives 0 to all": ["--gold", "keywords:nothing"],
+        "none has one that is better": ["--gold", "keywords:nothing"],
+        "gives 0 to all": ["--gold", "keywords:nothing", "--labelling", "sampled"],
         "There is no reward 'praise'": ["--reward", "praise:much"],
     }  # fmt: skip
     for number, (words, more) in enumerate(cases.items()):
