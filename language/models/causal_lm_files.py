@@ -42,7 +42,7 @@ def load_causal_lm(source: Path | str, device: torch.device | str = "cpu") -> tu
         device: where to.
 
     Raises:
-        RllabError: there is none, it is damaged, or a package or the hub cannot be reached.
+        RllabError: there is none, it is damaged or no causal language model, or a package or the hub cannot be reached.
     """
     transformers = transformers_package()
     name, options = str(source).removeprefix(HUB), {}
@@ -55,6 +55,8 @@ def load_causal_lm(source: Path | str, device: torch.device | str = "cpu") -> tu
             # The packages would try again for a minute; what was fetched before is found without the hub.
             name = importlib.import_module("huggingface_hub").snapshot_download(name, local_files_only=True)
             further["local_files_only"] = True
+        if not options:
+            _check_causal(source, transformers.AutoConfig.from_pretrained(name, **further))
         with _without_bars():
             model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **further)
         made = CausalLM.of(model)
@@ -87,6 +89,17 @@ def save_causal_lm(folder: Path | str, model: CausalLM, tokenizer: Any) -> None:
         if isinstance(tokenizer, PretrainedTokenizer):
             for name, content in tokenizer.documents().items():
                 (path / name).write_text(content, encoding="utf-8")
+
+
+def _check_causal(source: Path | str, config: Any) -> None:
+    """Raise RllabError if a model with this configuration of `transformers` is no causal one."""
+    known = transformers_package().MODEL_FOR_CAUSAL_LM_MAPPING
+    if getattr(config, "is_encoder_decoder", False) or type(config) not in known:
+        what = "a model with an encoder" if getattr(config, "is_encoder_decoder", False) else "another kind of model"
+        raise RllabError(
+            f"{source} holds a {config.model_type}, which is {what} and no causal language model; give one, such as "
+            "Llama or GPT-NeoX."
+        )
 
 
 def _tokenizer_of(tokenizer: Any, size: int) -> PretrainedTokenizer:

@@ -75,10 +75,15 @@ def make_model(kind: str, config: Any) -> nn.Module:
 def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> None:
     """Write a model and its tokenizer into a folder, which is made if it is not there.
 
+    Adapters are added to the weights.
+
     Raises RllabError if the kind is not known, or the files cannot be written.
     """
     path = Path(folder)
-    document = {"kind": kind_of(model), "version": _VERSION, "config": asdict(model.config)}  # type: ignore[call-overload]
+    kind = kind_of(model)
+    if kind != _CAUSAL:  # which is merged when it is written
+        model = getattr(model, "merged", lambda: model)()
+    document = {"kind": kind, "version": _VERSION, "config": asdict(model.config)}  # type: ignore[call-overload]
     with explained_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path / _TOKENIZER)
@@ -122,7 +127,12 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
         config = rebuilt(configuration_class(kind), settings)
         with torch.device("meta"):
             model = make_model(kind, config)
-        model.load_state_dict(load_file(path / _WEIGHTS), assign=True)
+        weights = load_file(path / _WEIGHTS)
+        model.load_state_dict(weights, assign=True)
+        if any(buffer.is_meta for buffer in model.buffers()):  # which are computed, and not among the weights
+            with torch.random.fork_rng(devices=[]):
+                model = make_model(kind, config)
+            model.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, TypeError) as error:
         raise RllabError(f"The model in {path} is damaged ({' '.join(str(error).split())}); train it again.") from error
     tokenizer = load_tokenizer(path / _TOKENIZER)

@@ -26,7 +26,7 @@ class LoRAConfig:
     lora_alpha: float = 32.0
     """α: adapters are multiplied by α/r (Hu et al. 2021, appendix D: 32 for GPT-2)."""
     lora_dropout: float = 0.0
-    """Of what adapters read, in supervised fine-tuning alone (Hu et al. 2021: 0.1 for GPT-2)."""
+    """Of what adapters read, in supervised fine-tuning and reward models alone (Hu et al. 2021: 0.1 for GPT-2)."""
     lora_targets: tuple[str, ...] = ()
     """Names of the modules that get adapters, or all-linear; by default what `peft` knows of the kind of model: the
     projections of queries and values, as in Hu et al. (section 4.2)."""

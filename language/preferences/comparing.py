@@ -88,8 +88,10 @@ class Comparing:
         return {"loss": found.loss, "length_correlation": found.length_correlation, **found.measures.to_metrics()}
 
     def operations(self, model: nn.Module, tokens: int) -> float:
-        """Six for each weight of a trunk and token; all members read all texts."""
-        return 6.0 * tokens * sum(parameter.numel() for parameter in model.parameters())
+        """Six for each weight of a member and token, four for one that is frozen; all members read all texts."""
+        members = cast(TextRewardModel, model).members
+        weights = [parameter for member in members for parameter in member.parameters()]
+        return float(tokens * sum((6 if each.requires_grad else 4) * each.numel() for each in weights))
 
     def state_dict(self) -> dict[str, Any]:
         """Where in an epoch it is."""

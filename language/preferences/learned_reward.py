@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from envs.errors import RllabError
+from language.models.lora import LoRAConfig
 from language.preferences.comparing import Comparing, encode
 from language.preferences.formats import TextComparison
 from language.preferences.reward_measures import EncodedComparison
-from language.preferences.reward_model import TextRewardModel, text_rows
+from language.preferences.reward_model import TextRewardConfig, TextRewardModel, text_rows
 from language.preferences.teaching_config import TeachingConfig
 from language.tokenizers.tokenizer import Tokenizer
 from preference.comparisons import Clip
@@ -32,19 +33,25 @@ class LearnedReward:
         fits: how often it has been fitted.
     """
 
-    def __init__(self, language_model: nn.Module, tokenizer: Tokenizer, config: TeachingConfig, seed: int) -> None:
+    def __init__(
+        self, language_model: nn.Module, tokenizer: Tokenizer, config: TeachingConfig, seed: int,
+        lora: LoRAConfig | None = None,
+    ) -> None:  # fmt: skip
         """Prepare for fits.
 
         Args:
-            language_model: a GPT, with whose weights each fit begins; it is not changed.
+            language_model: a GPT or a causal model of `transformers`, with whose weights each fit begins; it is not
+                changed.
             tokenizer: of that model.
             config: how the reward is learnt.
-            seed: of heads, minibatches and dropout.
+            seed: of heads, adapters, minibatches and dropout.
+            lora: adapters that learn in place of the model's weights, which are then the same memory in the reward.
 
         Raises:
-            RllabError: the model is no GPT.
+            RllabError: the model is none of these.
         """
-        self.context = TextRewardModel.of(language_model).context
+        self.lora = lora or LoRAConfig()
+        self.context = TextRewardConfig.of(language_model, config.reward_members, self.lora).context
         self.language_model, self.tokenizer, self.config, self.seed = language_model, tokenizer, config, seed
         self.device = next(language_model.parameters()).device
         self.model: TextRewardModel | None = None
@@ -85,7 +92,7 @@ class LearnedReward:
         # Heads and dropout draw from torch's own generator, which nothing else here may notice.
         with torch.random.fork_rng(devices=on_cuda):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, self.fits, 0xF175]).generate_state(1)[0]))
-            model = TextRewardModel.of(self.language_model, self.config.reward_members).eval()
+            model = self._new()
             model.normalise_logits_on(self.normalising)
             problem = self._problem(encoded, learnt, held_out, data.counts())
             loss = self._descend(model.train(), problem)
@@ -115,7 +122,7 @@ class LearnedReward:
     def _descend(self, model: TextRewardModel, problem: Comparing) -> float:
         """Adam with a rate that falls to 0; the mean loss of the last epoch, in nats."""
         steps = self.config.reward_epochs * problem.epoch_batches
-        parameters = list(model.parameters())
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimiser = torch.optim.Adam(parameters, self.config.reward_learning_rate)
         decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
         total, count = 0.0, 0
@@ -131,6 +138,10 @@ class LearnedReward:
         if not np.isfinite(total):
             raise RllabError("The reward model's loss is not finite; lower --reward-learning-rate.")
         return total / count
+
+    def _new(self) -> TextRewardModel:
+        """A reward model that has learnt nothing."""
+        return TextRewardModel.of(self.language_model, self.config.reward_members, self.lora).eval()
 
     def _rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
         return text_rows(self.tokenizer, prompts, responses, self.context)
@@ -150,7 +161,7 @@ class LearnedReward:
         self.normalising = [part.tolist() for part in np.split(np.array(state["normalising"]), ends)[:-1]]
         self.fits, self.model = state["fits"], None
         if state["model"] is not None:
-            self.model = TextRewardModel.of(self.language_model, self.config.reward_members).eval()
+            self.model = self._new()
             self.model.load_state_dict(state["model"])
 
 

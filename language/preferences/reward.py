@@ -5,7 +5,7 @@ Ziegler et al. 2019 (section 2.1) and Stiennon et al. 2020 (section 3.4).
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from envs.errors import RllabError
-from language.models.folder import kind_of, load_model, make_model
-from language.models.gpt import GPTConfig
+from language.models.folder import check_vocabulary, make_model
+from language.models.lora import LoRAConfig
 from language.preferences.best_of import sampled_texts
 from language.preferences.comparing import Comparing, encode
 from language.preferences.data import (
@@ -29,9 +29,10 @@ from language.preferences.data import (
     read_comparisons,
     split_by_prompt,
 )
+from language.preferences.lora import load_adaptable
 from language.preferences.responses import ResponsesConfig
 from language.preferences.reward_measures import Predictions
-from language.preferences.reward_model import TextRewardModel, text_rows
+from language.preferences.reward_model import TextRewardConfig, TextRewardModel, text_rows
 from language.preferences.sft import RowsConfig, check_not_compiled, in_epochs
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
@@ -40,6 +41,8 @@ from rllab.runs import Run
 
 NORMALISING = "normalising.json"
 """In the run's folder of tokens: the texts that numbers are normalised on."""
+_KIND = "text-reward"
+"""See `language.models.folder.KINDS`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ScoringConfig:
     """What the reward model is, beside its trunk."""
 
     members: int = 1
-    """E, models of the ensemble; they differ by their heads and by what they learn from."""
+    """E, models of the ensemble; they differ by their heads, their adapters and what they learn from."""
     bootstrap: bool = True
     """Resample the comparisons for each member, where there are several."""
     normalise: int = 256
@@ -55,10 +58,14 @@ class ScoringConfig:
     after (Ziegler et al. 2019, section 2.1); 0: on the responses that are learnt from, and only after."""
     normalise_tokens: int = 24
     """The longest of those responses."""
+    frozen_layers: int = 0
+    """Embeddings and so many layers from below stay as they are, shared by all members; 0: nothing is frozen."""
 
     def __post_init__(self) -> None:
         if self.members < 1:
             raise RllabError(f"members must be at least 1, not {self.members}.")
+        if self.frozen_layers < 0:
+            raise RllabError(f"frozen_layers must be 0 (nothing is frozen) or more, not {self.frozen_layers}.")
         if self.normalise < 0 or self.normalise == 1:
             raise RllabError(f"normalise must be 0 (off) or 2 or more, not {self.normalise}.")
 
@@ -81,7 +88,7 @@ class RewardRun:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTraining(Recipe[RewardRun]):
-    """A GPT becomes a reward model."""
+    """A language model becomes a reward model."""
 
     run_kind: ClassVar[str] = "language-reward"
 
@@ -92,7 +99,9 @@ class RewardTraining(Recipe[RewardRun]):
     reward: ScoringConfig
     """What the model is."""
     initial: str
-    """A run or a folder of a GPT: weights, sizes and tokenizer it begins with."""
+    """A run or a folder of a language model: weights, sizes and tokenizer it begins with."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """Adapters that learn in place of the weights, which are read from `initial` whenever the run goes on."""
 
     def __post_init__(self) -> None:
         check_not_compiled(self.training)
@@ -100,14 +109,14 @@ class RewardTraining(Recipe[RewardRun]):
     @classmethod
     def of(
         cls, initial: Path | str, texts: TextsConfig, rows: RowsConfig, reward: ScoringConfig, training: TrainingConfig,
-        device: str = "cpu",
+        device: str = "cpu", lora: LoRAConfig | None = None,
     ) -> Self:  # fmt: skip
-        """Of the GPT in a folder. Raises RllabError if there is none."""
-        model, _ = load_model(initial)
-        made = TextRewardModel.of(model, reward.members)
+        """Of the language model in a folder. Raises RllabError if there is none that a reward model can be made of."""
+        lora = lora or LoRAConfig()
+        model, _ = load_adaptable(initial, lora)
         return cls(
-            model_kind=kind_of(made), model=made.config, training=training, device=device, texts=texts, rows=rows,
-            reward=reward, initial=str(initial),
+            model_kind=_KIND, model=TextRewardConfig.of(model, reward.members, lora, reward.frozen_layers),
+            training=training, device=device, texts=texts, rows=rows, reward=reward, initial=str(initial), lora=lora,
         )  # fmt: skip
 
     @property
@@ -127,7 +136,7 @@ class RewardTraining(Recipe[RewardRun]):
 
     def prepare(self, folder: Path, progress: Progress | None) -> Self:
         """Keep the model's tokenizer, look at the comparisons, and have the model write what is normalised on."""
-        model, tokenizer = load_model(self.initial, self.device)
+        model, tokenizer = load_adaptable(self.initial, self.lora, self.device)
         tokenizer.save(folder / TOKENIZER_FOLDER)
         held_out = split_by_prompt(self.keys, self.rows.held_out, self.rows.split_seed)
         problem = self.problem(tokenizer, ~held_out, held_out)
@@ -141,7 +150,7 @@ class RewardTraining(Recipe[RewardRun]):
     ) -> list[list[int]]:  # fmt: skip
         """Responses of the model to prompts that are learnt from; or the responses that are."""
         items = [item for item, chosen in zip(self.found.items, learnt, strict=True) if chosen]
-        context = cast(GPTConfig, self.model.gpt).context
+        context = self.model.context
         if self.reward.normalise:
             prompts = [items[number % len(items)].prompt for number in range(self.reward.normalise)]
             drawing = ResponsesConfig(self.reward.normalise_tokens)
@@ -155,6 +164,7 @@ class RewardTraining(Recipe[RewardRun]):
         held_out: NDArray[np.bool_],
     ) -> Comparing:  # fmt: skip
         """That of some comparisons, `[comparisons]` both, judged by others."""
+        check_vocabulary(tokenizer, self.model.vocabulary_size)
         encoded = encode(self.found.items, tokenizer, self.model.context)
         parts = [[each for each, chosen in zip(encoded, side, strict=True) if chosen] for side in (learnt, held_out)]
         return Comparing(
@@ -163,9 +173,9 @@ class RewardTraining(Recipe[RewardRun]):
         )  # fmt: skip
 
     def begun(self, model: nn.Module, normalising: Sequence[Sequence[int]]) -> TextRewardModel:
-        """A reward model with a language model's weights, its numbers normalised."""
-        made = TextRewardModel.of(model, self.reward.members)
-        if self.reward.normalise:
+        """A reward model with a language model's weights, its numbers normalised over these texts, if there are any."""
+        made = TextRewardModel.of(model, self.reward.members, self.lora, self.reward.frozen_layers)
+        if self.reward.normalise and normalising:
             made.eval().normalise_logits_on(normalising)
         return made
 
@@ -173,10 +183,12 @@ class RewardTraining(Recipe[RewardRun]):
         """See `Recipe`."""
         held_out = split_by_prompt(self.keys, self.rows.held_out, self.rows.split_seed)
         problem = self.problem(tokenizer_of(run.path), ~held_out, held_out)
-        if run.checkpoints.latest() is None:
-            model: nn.Module = self.begun(load_model(self.initial, self.device)[0], _normalising(run))
-        else:
+        begun = run.checkpoints.latest() is not None
+        if begun and not self.lora.on:  # checkpoints of adapters have no other weights
             model = make_model(self.model_kind, self.model).to(self.device)
+        else:
+            initial = load_adaptable(self.initial, self.lora, self.device)[0]
+            model = self.begun(initial, [] if begun else _normalising(run))
         return SupervisedTraining(model, problem, self.training, run=run, quiet=quiet)
 
     def finish(self, training: SupervisedTraining[Any], run: Run) -> RewardRun:
@@ -208,7 +220,7 @@ def cross_validated(
     Returns:
         Predictions of all comparisons, each by the model that did not learn from its prompt.
     """
-    model, tokenizer = load_model(recipe.initial, recipe.device)
+    model, tokenizer = load_adaptable(recipe.initial, recipe.lora, recipe.device)
     places = folds_by_prompt(recipe.keys, folds, recipe.rows.split_seed)
     found = []
     for fold in range(int(places.max()) + 1):

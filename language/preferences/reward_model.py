@@ -6,100 +6,50 @@ after it: preferences are predicted from the former, which learnt to, and scores
 scale does not depend on how sure of preferences the model is.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from envs.errors import RllabError
-from language.models.attention import AttentionMask, attend
-from language.models.blocks import Block, check_length, positions_of
-from language.models.gpt import GPT, GPTConfig
+from language.models.causal_lm import CausalLM
 from language.models.linear import linear
+from language.models.lora import LoRAConfig
 from language.models.padding import pad_right
+from language.preferences.reward_config import TextRewardConfig
+from language.preferences.reward_trunk import Trunk, copies, features_at, freeze, new_trunk
 from language.preferences.rows import batches_by_length
+from language.preferences.text_models import text_model
+from language.tokenizers.pretrained import PretrainedTokenizer
 from language.tokenizers.tokenizer import Tokenizer
 from preference.measures import ensemble_spread
 
+__all__ = ["RewardMember", "TextRewardConfig", "TextRewardModel", "features_at", "text_row", "text_rows"]
 TOKENS_AT_ONCE = 16_384
 """Tokens, padding included, of a pass that needs no gradient."""
 _SMALLEST = 1e-6
 
 
-@dataclass(frozen=True)
-class TextRewardConfig:
-    """What the reward model is."""
-
-    gpt: GPTConfig = field(default_factory=GPTConfig)
-    """Each member's trunk."""
-    members: int = 1
-    """E, how many there are; the papers have one."""
-
-    def __post_init__(self) -> None:
-        if self.members < 1:
-            raise RllabError(f"members must be at least 1, not {self.members}.")
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Tokens of the trunk."""
-        return self.gpt.vocabulary_size
-
-    @property
-    def context(self) -> int:
-        """The longest text, in tokens."""
-        return self.gpt.context
-
-
 class RewardMember(nn.Module):
     """A trunk with a head."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, trunk: Trunk) -> None:
+        """Put a new head on a trunk, which loses what makes logits if it has that apart."""
         super().__init__()
-        self.trunk = GPT(config)
-        self.head = nn.Linear(config.width, 1)
-        nn.init.normal_(self.head.weight, std=(config.width + 1) ** -0.5)
+        width = text_model(trunk).width
+        self.trunk = trunk
+        self.head = nn.Linear(width, 1)
+        nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5)
         nn.init.zeros_(self.head.bias)
+        if isinstance(trunk, CausalLM):
+            trunk.drop_output()
 
     def forward(self, tokens: Tensor, last: Tensor, valid: Tensor | None) -> Tensor:
         """Raw numbers `[N]` of `[N, T]`; see `TextRewardModel.logits`."""
         return linear(features_at(self.trunk, tokens, last, valid), self.head.weight, self.head.bias)[:, 0].float()
-
-
-def features_at(trunk: GPT, tokens: Tensor, places: Tensor, valid: Tensor | None = None) -> Tensor:
-    """What `trunk.features` gives at one place of each row, `[N, width]`; the last layer computes nothing else.
-
-    Args:
-        trunk: the GPT.
-        tokens: `[N, T]`.
-        places: int64 `[N]`.
-        valid: bool `[N, T]`, where tokens are; None if there is no padding before a row's place.
-    """
-    rows, length = tokens.shape
-    check_length(length, trunk.config.context)
-    x = trunk._embedded(tokens, positions_of(valid, (rows, length), tokens.device))
-    mask = AttentionMask.of(valid, causal=True)
-    *blocks, top = trunk.blocks
-    for block in blocks:
-        x = block(x, mask)
-    assert isinstance(top, Block)
-    queries, keys, values = top.attention.queries_keys_values(x if top.post else top.attention_norm(x))
-    flat = places + torch.arange(rows, device=tokens.device) * length
-    queries = queries.transpose(1, 2).flatten(0, 1).index_select(0, flat)[:, :, None]
-    seen = torch.arange(length, device=tokens.device) <= places[:, None]
-    allowed = AttentionMask(allowed=(seen if valid is None else seen & valid)[:, None, None])
-    mixed = attend(queries, keys, values, allowed, top.attention.dropout if top.training else 0.0)
-    x = x.flatten(0, 1).index_select(0, flat)
-    x = x + _dropped(top.attention.outward(mixed.flatten(1)), top)
-    if top.post:
-        x = top.attention_norm(x)
-        return cast(Tensor, top.feed_forward_norm(x + _dropped(top.feed(x), top)))
-    return cast(Tensor, trunk.final_norm(x + _dropped(top.feed(top.feed_forward_norm(x)), top)))
-
-
-def _dropped(x: Tensor, block: Block) -> Tensor:
-    return nn.functional.dropout(x, block.dropout, block.training)
 
 
 class TextRewardModel(nn.Module):
@@ -117,31 +67,58 @@ class TextRewardModel(nn.Module):
     scale: Tensor
     spread: Tensor
 
-    def __init__(self, config: TextRewardConfig) -> None:
-        """With random weights; `of` takes a language model's."""
+    def __init__(self, config: TextRewardConfig, trunks: Sequence[Trunk] | None = None) -> None:
+        """With new heads on these trunks; by default on such of random weights. `of` takes a language model's.
+
+        Raises RllabError if the trunks have not as many layers as are to be frozen.
+        """
         super().__init__()
         self.config = config
-        self.members = nn.ModuleList(RewardMember(config.gpt) for _ in range(config.members))
+        # One after the other, each before its head: so many random numbers are drawn in this order.
+        given = trunks or (new_trunk(config.trunk) for _ in range(config.members))
+        self.members = nn.ModuleList(RewardMember(trunk) for trunk in given)
+        freeze([member.trunk for member in self._all()], config.frozen_layers)
         for name, value in (("gain", 1.0), ("bias", 0.0), ("offset", 0.0), ("scale", 1.0)):
             self.register_buffer(name, torch.full((config.members,), value))
         self.register_buffer("spread", torch.ones(()))
 
     @classmethod
-    def of(cls, language_model: nn.Module, members: int = 1) -> Self:
-        """A model whose members begin with a GPT's weights and random heads.
+    def of(
+        cls, language_model: nn.Module, members: int = 1, lora: LoRAConfig | None = None, frozen_layers: int = 0
+    ) -> Self:  # fmt: skip
+        """A model whose members begin with a language model's weights and random heads.
+
+        Args:
+            language_model: a GPT or a `CausalLM`; it is not changed.
+            members: of which nothing but the heads differ, and adapters, which are nothing at first.
+            lora: adapters, of a `CausalLM`, that learn in place of its weights, which stay its own memory.
+            frozen_layers: embeddings and so many layers from below do not learn, and are the same memory in all
+                members.
 
         Raises:
-            RllabError: it is no GPT; or the members, of which nothing but the heads differ, are fewer than 1.
+            RllabError: it is none of these, cannot have adapters or has fewer layers, or there are no members.
         """
-        if type(language_model) is not GPT:
-            raise RllabError(
-                f"A {type(language_model).__name__} cannot become a reward model; give a GPT, such as a run of "
-                "`rllab language pretrain gpt` or `rllab language sft`."
-            )
-        made = cls(TextRewardConfig(language_model.config, members))
-        for member in made.members:
-            cast(RewardMember, member).trunk.load_state_dict(language_model.state_dict())
-        return made.to(next(language_model.parameters()).device)
+        lora = lora or LoRAConfig()
+        config = TextRewardConfig.of(language_model, members, lora, frozen_layers)
+        device = next(language_model.parameters()).device
+        if isinstance(language_model, CausalLM):
+            return cls(config, copies(language_model, members, lora, frozen_layers)).to(device)
+        made = cls(config)
+        for member in made._all():
+            member.trunk.load_state_dict(language_model.state_dict())
+        return made.to(device)
+
+    def merged(self) -> "TextRewardModel":
+        """The model itself; where it has adapters, a copy in which they are added to the weights."""
+        if self.config.causal_lm is None or not self.config.causal_lm.lora.on:
+            return self
+        trunks = {id(member.trunk): cast(CausalLM, member.trunk).merged() for member in self._all()}
+        other = copy.deepcopy(self, trunks)
+        other.config = replace(self.config, causal_lm=replace(self.config.causal_lm, lora=LoRAConfig()))
+        return other
+
+    def _all(self) -> list[RewardMember]:
+        return [cast(RewardMember, member) for member in self.members]
 
     @property
     def vocabulary_size(self) -> int:
@@ -149,8 +126,8 @@ class TextRewardModel(nn.Module):
         return self.config.vocabulary_size
 
     @property
-    def context(self) -> int:
-        """The longest text, in tokens."""
+    def context(self) -> int | None:
+        """The longest text, in tokens; None where there is no limit."""
         return self.config.context
 
     def logits(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -255,6 +232,8 @@ def _last_places(tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor |
 def text_row(tokenizer: Tokenizer, prompt: str, response: str, context: int | None = None) -> list[int]:
     """What the model reads of a prompt and a response: both and the end token, of long ones the last `context` tokens.
 
+    A begin token that the tokenizer of a pretrained model puts before every text stands before these, too.
+
     Raises RllabError if that is nothing.
     """
     return _row(tokenizer, tokenizer.ids(prompt), tokenizer.ids(response), context)
@@ -274,4 +253,7 @@ def _row(tokenizer: Tokenizer, prompt: list[int], response: list[int], context: 
     ids = [*prompt, *response, *([] if end is None else [tokenizer.vocabulary[end]])]
     if not ids:
         raise RllabError("A text without tokens cannot be scored; use a tokenizer with an end token.")
-    return ids if context is None else ids[-context:]
+    prefix = tokenizer.prefix if isinstance(tokenizer, PretrainedTokenizer) else []
+    if not prefix or ids[: len(prefix)] == prefix:
+        prefix = []
+    return [*prefix, *(ids if context is None else ids[-max(1, context - len(prefix)) :])]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from envs.errors import RllabError
 from language.models.folder import load_model
 from language.models.padding import pad_right
+from language.preferences.reward_model import text_rows
 from language.tasks.classifying import Classifier
 from language.tasks.counted_words import CountedWords
 from language.tokenizers.tokenizer import Tokenizer
@@ -103,19 +104,11 @@ class ModelReward:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         device = next(cast(nn.Module, self.model).parameters()).device
-        rows = [self._row(prompt, response) for prompt, response in _pairs(prompts, responses)]
+        rows = text_rows(self.tokenizer, prompts, responses, self.context)
         scores: list[float] = []
         for start in range(0, len(rows), _BATCH):
             scores += self.model.score(*pad_right(rows[start : start + _BATCH], device)).tolist()
         return scores
-
-    def _row(self, prompt: str, response: str) -> list[int]:
-        ids = [*self.tokenizer.ids(prompt), *self.tokenizer.ids(response)]
-        if self.tokenizer.special.end is not None:
-            ids.append(self.tokenizer.vocabulary[self.tokenizer.special.end])
-        if not ids:
-            raise RllabError("A text without tokens cannot be scored; use a tokenizer with an end token.")
-        return ids if self.context is None else ids[-self.context :]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from envs.errors import RllabError
+from language.models.causal_lm import CausalLM
 from language.preferences.learned_reward import LearnedReward
 from language.preferences.policy import TextPolicy
 from language.preferences.responses import ResponsesConfig
@@ -58,7 +59,7 @@ class TextTeaching(Callback):
 
         Args:
             config: who compares what, and how the reward is learnt from that.
-            policy: whose reference the reward begins with.
+            policy: whose reference the reward begins with; where it has adapters, so has the reward.
             tokenizer: of its model.
             prompts: ids of each.
             drawing: how responses are drawn.
@@ -68,7 +69,7 @@ class TextTeaching(Callback):
             device: where a teacher's models are.
 
         Raises:
-            RllabError: the policy is no GPT, or the teacher cannot be had.
+            RllabError: no reward model can be made of the policy's model, or the teacher cannot be had.
         """
         drawn, judging, fitting, asking = (
             int(state) for state in np.random.SeedSequence([seed, 0x7EAC8]).generate_state(4)
@@ -76,7 +77,9 @@ class TextTeaching(Callback):
         self.config, self.run = config, run
         self.gold = None if config.human else make_reward(config.teacher, device)
         self.judging = np.random.default_rng(judging)
-        self.reward = LearnedReward(policy.reference.text.module, tokenizer, config, fitting)
+        tuned = policy.text.module
+        lora = tuned.config.lora if isinstance(tuned, CausalLM) else None
+        self.reward = LearnedReward(policy.reference.text.module, tokenizer, config, fitting, lora)
         self.data = ComparisonData(
             config.reward_members, np.random.default_rng(drawn), held_out=config.reward_held_out
         )  # fmt: skip
