@@ -32,7 +32,8 @@ from language.preferences.data import (
 from language.preferences.lora import load_adaptable
 from language.preferences.responses import ResponsesConfig
 from language.preferences.reward_measures import Predictions
-from language.preferences.reward_model import TextRewardConfig, TextRewardModel, text_rows
+from language.preferences.reward_config import TextRewardConfig, check_members
+from language.preferences.reward_model import TextRewardModel, text_rows
 from language.preferences.sft import RowsConfig, check_not_compiled, in_epochs
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
@@ -62,10 +63,7 @@ class ScoringConfig:
     """Embeddings and so many layers from below stay as they are, shared by all members; 0: nothing is frozen."""
 
     def __post_init__(self) -> None:
-        if self.members < 1:
-            raise RllabError(f"members must be at least 1, not {self.members}.")
-        if self.frozen_layers < 0:
-            raise RllabError(f"frozen_layers must be 0 (nothing is frozen) or more, not {self.frozen_layers}.")
+        check_members(self.members, self.frozen_layers)
         if self.normalise < 0 or self.normalise == 1:
             raise RllabError(f"normalise must be 0 (off) or 2 or more, not {self.normalise}.")
 

@@ -13,6 +13,14 @@ from language.preferences.reward_trunk import TrunkConfig, as_trunk
 from language.preferences.text_models import text_model
 
 
+def check_members(members: int, frozen_layers: int) -> None:
+    """Raise RllabError for an ensemble without members, or a number of layers below 0."""
+    if members < 1:
+        raise RllabError(f"members must be at least 1, not {members}.")
+    if frozen_layers < 0:
+        raise RllabError(f"frozen_layers must be 0 (nothing is frozen) or more, not {frozen_layers}.")
+
+
 @dataclass(frozen=True)
 class TextRewardConfig:
     """What the reward model is."""
@@ -27,10 +35,7 @@ class TextRewardConfig:
     """Embeddings and so many layers from below do not learn."""
 
     def __post_init__(self) -> None:
-        if self.members < 1:
-            raise RllabError(f"members must be at least 1, not {self.members}.")
-        if self.frozen_layers < 0:
-            raise RllabError(f"frozen_layers must be 0 (nothing is frozen) or more, not {self.frozen_layers}.")
+        check_members(self.members, self.frozen_layers)
         if (self.gpt is None) == (self.causal_lm is None):
             raise RllabError("A reward model has one kind of trunk: give either gpt or causal_lm.")
 

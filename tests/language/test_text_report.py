@@ -105,7 +105,7 @@ def test_what_plays_no_episodes_is_sent_to_the_command_of_its_kind(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, said in (
-        (["evaluate", "taught"], "use it|judge its texts by `rllab language evaluate"),
+        (["evaluate", "taught"], "judge its texts by `rllab language evaluate"),
         (["watch", "gpt"], "write with it by `rllab language generate"),
         (["preference", "evaluate", "taught"], "no reward model of clips; judge its texts by"),
         (
