@@ -31,8 +31,8 @@ from language.preferences.data import (
 )
 from language.preferences.lora import load_adaptable
 from language.preferences.responses import ResponsesConfig
-from language.preferences.reward_measures import Predictions
 from language.preferences.reward_config import TextRewardConfig, check_members
+from language.preferences.reward_measures import Predictions
 from language.preferences.reward_model import TextRewardModel, text_rows
 from language.preferences.sft import RowsConfig, check_not_compiled, in_epochs
 from language.tokenizers.tokenizer import Progress, Tokenizer
