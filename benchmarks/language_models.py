@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -48,10 +48,11 @@ class Arguments:
     """Train in bfloat16 too (slow on processors without it)."""
 
 
-def ours(shape: str) -> GPT:
-    """Our model."""
+def ours(shape: str, activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh") -> GPT:
+    """Our model, with the GELU of the peer beside it: nanoGPT's is exact, GPT-2's is approximated by tanh."""
     layers, width, length, vocabulary, _ = SHAPES[shape]
-    return GPT(GPTConfig(vocabulary, length, layers, _heads(shape), width, norm="pre", dropout=0.0))
+    config = GPTConfig(vocabulary, length, layers, _heads(shape), width, activation=activation, norm="pre", dropout=0.0)
+    return GPT(config)
 
 
 def _heads(shape: str) -> int:
@@ -125,35 +126,39 @@ def gpt2_loss(model: Any, rows: Tensor) -> Tensor:
 
 
 def print_training(arguments: Arguments, shape: str) -> None:
-    """A table of one shape."""
+    """A table of one shape: each peer below our model with the same GELU."""
+    pairs: list[tuple[str, str, Callable[[], nn.Module], Any]] = [
+        ("gelu_tanh", "transformers", lambda: gpt2(shape), gpt2_loss)
+    ]
+    if (path := arguments.nanogpt) is not None:
+        pairs.insert(0, ("gelu", "nanoGPT", lambda: nanogpt(path, shape), nanogpt_loss))
     contenders = []
     for bfloat16 in (False, True) if arguments.bfloat16 else (False,):
         suffix = ", bfloat16" if bfloat16 else ""
-        makers: list[tuple[str, Callable[[], nn.Module], Any]] = [("rllab", lambda: ours(shape), our_loss)]
-        if (path := arguments.nanogpt) is not None:
-            makers.append(("nanoGPT", lambda: nanogpt(path, shape), nanogpt_loss))
-        makers.append(("transformers", lambda: gpt2(shape), gpt2_loss))
-        for name, make, loss in makers:
-            contenders.append(
-                Contender(
-                    name + suffix, timed(training(make().train(), loss, shape, bfloat16)), name, arguments.threads
-                )
-            )
+        for activation, name, make, loss in pairs:
+            our = ours(shape, activation)  # type: ignore[arg-type]
+            for label, model, its_loss in ((f"rllab, {activation}", our, our_loss), (name, make(), loss)):
+                work = timed(training(model.train(), its_loss, shape, bfloat16))
+                contenders.append(Contender(label + suffix, work, label.split(",")[0], arguments.threads))
     layers, width, length, vocabulary, batch = SHAPES[shape]
     operations = training_operations(ours(shape), 1, layers=layers, width=width, length=length)
-    peak = peak_operations_per_second("cpu", torch.float32, arguments.threads)
-    table = Table("", "tokens/s, median", "min – max", "× rllab", "of the peak")
+    peaks = {
+        bfloat16: peak_operations_per_second("cpu", torch.bfloat16 if bfloat16 else torch.float32, arguments.threads)
+        for bfloat16 in (False, True)
+    }
+    table = Table("", "tokens/s, median", "min – max", "rllab is … times as fast", "of the peak")
     results = interleave(contenders, arguments.repetitions)
-    reference = results[0].median
-    for result in results:
+    for place, result in enumerate(results):
         low, high = min(result.rates), max(result.rates)
+        ratio = f"{results[place - 1].median / result.median:.2f}" if place % 2 else ""
+        peak = peaks[result.contender.name.endswith("bfloat16")]
         table.add_row(
-            result.contender.name, f"{result.median:,.0f}", f"{low:,.0f} – {high:,.0f}",
-            f"{result.median / reference:.2f}", f"{result.median * operations / peak:.0%}",
+            result.contender.name, f"{result.median:,.0f}", f"{low:,.0f} – {high:,.0f}", ratio,
+            f"{result.median * operations / peak:.0%}",
         )  # fmt: skip
     table.title = (
         f"Training {shape}: {layers} layers × {width}, length {length}, vocabulary {vocabulary}, batch {batch}; "
-        f"peak {peak / 1e9:.0f} GFLOP/s"
+        f"peak {peaks[False] / 1e9:.0f} GFLOP/s, bfloat16 {peaks[True] / 1e9:.0f}"
     )
     console.print(table)
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from common import console, print_machine
@@ -83,6 +83,8 @@ class Arguments:
     """Reviews that choose the best epoch (and the strength of regularisation)."""
     epochs: float = 0
     """In place of the numbers that go with how many labels there are."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the models' products; bfloat16 where the processor has units for it."""
     ablation: bool = False
     """ULMFiT with and without the parts of its fine-tuning, in place of the table of models."""
 
@@ -109,7 +111,8 @@ class Cell:
         epochs = f" epochs {arguments.epochs:g}" if arguments.epochs else ""
         cut = "" if self.kind == "tf-idf" else f" longest {arguments.longest}"
         model = "" if self.run is None else f" {self.run.resolve()}"
-        return f"{arguments.data}: {self.row}, {self.labels} labels, seed {self.seed}{cut}{epochs}{model}"
+        precision = "" if self.kind == "tf-idf" or arguments.precision == "float32" else f" {arguments.precision}"
+        return f"{arguments.data}: {self.row}, {self.labels} labels, seed {self.seed}{cut}{epochs}{precision}{model}"
 
 
 def main(arguments: Arguments) -> None:
@@ -185,7 +188,9 @@ def _trained(cell: Cell, arguments: Arguments) -> dict[str, Any]:
 
 def _fine_tuning(cell: Cell, usual: FineTuningConfig, arguments: Arguments) -> FineTuningConfig:
     epochs = arguments.epochs or next(count for most, count in EPOCHS[cell.kind] if (cell.labels or 10**9) <= most)
-    changed = {"epochs": epochs, "seed": cell.seed, "tensorboard": False, **cell.changed}
+    changed = {
+        "epochs": epochs, "seed": cell.seed, "tensorboard": False, "precision": arguments.precision, **cell.changed,
+    }  # fmt: skip
     if not cell.pretrained:
         changed["gradual_unfreezing"] = False  # layers that know nothing yet are of no use while they are frozen
         changed["layer_factor"] = 1.0

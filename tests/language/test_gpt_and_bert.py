@@ -74,6 +74,37 @@ def test_the_fused_attention_is_the_papers_formula(causal: bool) -> None:
         torch.testing.assert_close(attend(queries, keys, values, mask), expected)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_by_products_is_the_papers_formula_and_has_its_derivatives(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    generator = torch.Generator().manual_seed(0)
+    rounded = torch.randn(3, 2, 3, 7, 8, generator=generator).bfloat16()
+    upstream = torch.randn(2, 3, 7, 8, generator=generator).bfloat16()
+    valid = torch.arange(7) >= torch.tensor([[0], [3]])
+    for mask in (AttentionMask(causal), AttentionMask.of(valid, causal)):
+        allowed = mask.allowed
+        if allowed is None and causal:
+            allowed = torch.ones(7, 7, dtype=torch.bool).tril()
+        inputs, exact = rounded.clone().requires_grad_(), rounded.double().requires_grad_()
+        ours, expected = attend(*inputs.unbind(0), mask), reference_attention(*exact.unbind(0), allowed)
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.double(), expected, atol=0.02, rtol=0.02)
+        found = torch.autograd.grad(ours, inputs, upstream)[0]
+        wanted = torch.autograd.grad(expected, exact, upstream.double())[0]
+        torch.testing.assert_close(found.double(), wanted, atol=0.05, rtol=0.02)
+
+
+def test_attention_by_products_drops_weights() -> None:
+    values = torch.eye(64).bfloat16().expand(200, 1, 64, 64).requires_grad_()
+    flat = torch.zeros_like(values)  # every weight is 1/64, and what comes out are the weights themselves
+    torch.manual_seed(0)
+    weights = attend(flat.requires_grad_(), flat, values, AttentionMask(), dropout=0.25).float() * 64
+    assert weights.unique().tolist() == [0.0, pytest.approx(4 / 3, rel=0.01)]
+    assert (weights == 0).float().mean().item() == pytest.approx(0.25, abs=0.005)
+
+
 def test_attention_by_heads_is_torchs() -> None:
     ours = SelfAttention(16, 4)
     scattered(ours)
