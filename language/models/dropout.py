@@ -5,6 +5,8 @@ Merity, Keskar, Socher 2017, "Regularizing and optimizing LSTM language models",
 so that expectations stay and nothing is to be done outside of training.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,20 +64,45 @@ class WeightDroppedLSTM(nn.LSTM):
         self.share = share
 
     def forward(self, x, state=None):  # type: ignore[no-untyped-def]
-        """As `torch.nn.LSTM`: `[N, T, inputs]`, packed only outside of training, and h and c `[1, N, width]`."""
-        # torch's LSTM has no bfloat16 on most processors, and says so only when it is to be computed.
-        with torch.autocast("cpu", enabled=False):
-            if not self.training or self.share == 0:
-                return super().forward(x, state)
-            return self._on_dropped_weights(x, state)
+        """As `torch.nn.LSTM`: `[N, T, inputs]`, packed only outside of training, and h and c `[1, N, width]`.
 
-    def _on_dropped_weights(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
+        Under autocast to bfloat16 the products are in it where oneDNN has such an LSTM; what comes out is float32.
+        """
+        low = isinstance(x, Tensor) and x.device.type == "cpu" and _autocast_to_bfloat16() and bfloat16_lstm_works()
+        with torch.autocast("cpu", enabled=False):
+            if low or (self.training and self.share > 0):
+                return self._on_changed_weights(x, state, torch.bfloat16 if low else x.dtype)
+            return super().forward(x, state)
+
+    def _on_changed_weights(
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None, dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if state is None:
             zeros = x.new_zeros(1, len(x), self.hidden_size)
             state = (zeros, zeros)
         inward, recurrent, *biases = self.parameters()
-        weights = [inward, functional.dropout(recurrent, self.share), *biases]
-        outputs, h, c = torch.lstm(x, state, weights, True, 1, 0.0, True, False, True)
-        return outputs, (h, c)
+        weights = [inward, functional.dropout(recurrent, self.share, self.training), *biases]
+        h, c = state
+        outputs, h, c = torch.lstm(
+            x.to(dtype), (h.to(dtype), c.to(dtype)), [each.to(dtype) for each in weights],
+            True, 1, 0.0, self.training, False, True,
+        )  # fmt: skip
+        return outputs.to(x.dtype), (h.to(x.dtype), c.to(x.dtype))
+
+
+def _autocast_to_bfloat16() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+@cache
+def bfloat16_lstm_works() -> bool:
+    """Whether this processor has oneDNN's LSTM in bfloat16, with derivatives: most have not, and say so when called."""
+    lstm = nn.LSTM(8, 8, batch_first=True).bfloat16()
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        with torch.enable_grad():
+            lstm(torch.ones(2, 3, 8, dtype=torch.bfloat16))[0].sum().backward()
+    except (AttributeError, RuntimeError):  # another version of torch, another processor
+        return False
+    return True

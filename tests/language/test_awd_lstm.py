@@ -11,7 +11,7 @@ from envs.errors import RllabError
 from language.decoding import DecodingConfig, generate
 from language.decoding.protocol import Decodable
 from language.models.awd_lstm import AWDLSTM, AWDLSTMConfig, activation_penalties
-from language.models.dropout import EmbeddingDropout, VariationalDropout, WeightDroppedLSTM
+from language.models.dropout import EmbeddingDropout, VariationalDropout, WeightDroppedLSTM, bfloat16_lstm_works
 from language.models.padding import aligned_left, check_right_padded, reversed_rows
 
 CONFIG = AWDLSTMConfig(11, width=4, layers=3, hidden_width=6)
@@ -69,13 +69,37 @@ def test_an_untied_model_has_a_matrix_more() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_under_bfloat16_the_lstms_stay_in_float32(training: bool) -> None:
+@pytest.mark.parametrize("low", [True, False])
+def test_under_bfloat16_what_goes_on_from_batch_to_batch_stays_in_float32(
+    training: bool, low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not low:
+        monkeypatch.setattr("language.models.dropout.bfloat16_lstm_works", lambda: False)
     made = model(replace(CONFIG, dropout=0.9)).train(training)
     with torch.autocast("cpu", torch.bfloat16):
         result = made.forward_from(TOKENS, None)
         made.forward_from(TOKENS, result.state.detached())
     assert {output.dtype for output in result.raw_outputs} == {torch.float32}
     result.logits.float().sum().backward()
+
+
+@pytest.mark.skipif(not bfloat16_lstm_works(), reason="this processor has no LSTM in bfloat16")
+@pytest.mark.parametrize("training", [True, False])
+def test_an_lstm_in_bfloat16_is_that_in_float32_but_for_rounding(training: bool) -> None:
+    lstm = WeightDroppedLSTM(24, 32, 0.0).train(training)
+    x = torch.randn(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    state = (torch.full((1, 3, 32), 0.5), torch.full((1, 3, 32), -0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        low, (h, c) = lstm(x, state)
+    exact, memory = lstm(x, state)
+    assert not torch.equal(low, exact)
+    torch.testing.assert_close((low, (h, c)), (exact, memory), atol=0.02, rtol=0.02)
+    if training:
+        found, wanted = (
+            torch.autograd.grad(outputs.square().sum(), list(lstm.parameters())) for outputs in (low, exact)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            assert (one - other).norm() <= 0.02 * other.norm()
 
 
 def test_weights_that_are_put_into_an_empty_model_work_and_stay_tied() -> None:
