@@ -97,7 +97,8 @@ def _autocast_to_bfloat16() -> bool:
 @cache
 def bfloat16_lstm_works() -> bool:
     """Whether this processor has oneDNN's LSTM in bfloat16, with derivatives: most have not, and say so when called."""
-    lstm = nn.LSTM(8, 8, batch_first=True).bfloat16()
+    with torch.random.fork_rng(devices=[]):  # its first weights are nothing to the numbers that a training draws
+        lstm = nn.LSTM(8, 8, batch_first=True).bfloat16()
     try:
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False

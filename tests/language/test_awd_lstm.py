@@ -83,6 +83,13 @@ def test_under_bfloat16_what_goes_on_from_batch_to_batch_stays_in_float32(
     result.logits.float().sum().backward()
 
 
+def test_the_trial_of_an_lstm_in_bfloat16_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    bfloat16_lstm_works.cache_clear()
+    bfloat16_lstm_works()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.skipif(not bfloat16_lstm_works(), reason="this processor has no LSTM in bfloat16")
 @pytest.mark.parametrize("training", [True, False])
 def test_an_lstm_in_bfloat16_is_that_in_float32_but_for_rounding(training: bool) -> None:
