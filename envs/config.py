@@ -40,8 +40,8 @@ class EnvConfig:
     """The agent learns from rewards clipped to [−1, 1], and people are shown the environment's own; None: as Atari's
     protocol has it."""
     opponent: OpponentName = "self"
-    """Who plays a PettingZoo game's other players. self: the policy plays all of them; random: it plays one, a seat after
-    the other, and the others choose uniformly among their legal actions."""
+    """Who plays the other players of PettingZoo's games. self: the policy plays all of them; random: it plays one, a
+    seat after the other, and the others choose uniformly among their legal actions."""
     check_bounds: bool = True
     """Refuse observations outside the bounds of their space (Box2D's environments leave theirs, and may; so may all
     that step on past their end)."""

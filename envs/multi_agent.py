@@ -31,10 +31,10 @@ ACTING = "acting"
 """In the infos of a game's reset and step: bool `[N]`, the rows whose next actions count."""
 
 
-def acting_rows(vector_env: VectorEnv[Any, Any, Any]) -> NDArray[np.bool_] | None:
-    """Which rows' next actions count, bool `[N]`; None where all always do, as in any other vector environment."""
+def as_multi_agent(vector_env: VectorEnv[Any, Any, Any]) -> "MultiAgentVectorEnv | None":
+    """The game whose players are this vector environment's rows; None of any other, in which all rows always act."""
     env = vector_env.unwrapped
-    return env.acting if isinstance(env, MultiAgentVectorEnv) else None
+    return env if isinstance(env, MultiAgentVectorEnv) else None
 
 
 def takes_turns(spec: EnvSpec) -> bool:
@@ -104,13 +104,14 @@ def require_equal_spaces(id: str, what: str, game: Game) -> None:
 class MultiAgentVectorEnv(VectorEnv[Any, Any, Any]):
     """Copies of a game with P players each as N rows: copy by copy, and in it player by player.
 
-    A step takes the actions of the rows that act and ignores the others'. Each row's reward is what it received since its
-    last turn, told when it is its turn again or its game ends; `terminated` and `truncated` are True in the one step in which
-    its game ends for it. While a row waits, its observation stays as it was. When a copy's game is over for all, its next one
-    begins: in the same step (the last observations are in `infos["final_obs"]`), or in the next, in which none of its rows acts.
+    A step takes the actions of the rows that act and ignores the others'. Each row's reward is what it received since
+    its last turn, told when it is its turn again or its game ends; `terminated` and `truncated` are True in the one step
+    in which its game ends for it. While a row waits, its observation stays as it was. When a copy's game is over for
+    all, its next one begins: in the same step (the last observations are in `infos["final_obs"]`), or in the next, in
+    which none of its rows acts.
 
-    Each game has a seed of its own, drawn from the copy's generator. So a game is repeated exactly by its seed and actions,
-    by which it is captured and restored, whatever random generators it has.
+    Each game has a seed of its own, drawn from the copy's generator. So a game is repeated exactly by its seed and
+    actions, by which it is captured and restored, whatever random generators it has.
 
     Attributes:
         acting: bool `[N]`, the rows whose next actions count; also in the infos.
@@ -173,8 +174,8 @@ class MultiAgentVectorEnv(VectorEnv[Any, Any, Any]):
         """One step of every copy: all its players' that act at once, or one turn. `actions` `[N, *act]`.
 
         Returns:
-            Observations `[N, *obs]`, rewards, terminated and truncated `[N]`, all new, and infos: `acting`, `final_obs` with
-            `_final_obs` (SAME_STEP), `action_mask` with `_action_mask`.
+            Observations `[N, *obs]`, rewards, terminated and truncated `[N]`, all new, and infos: `acting`, `final_obs`
+            with `_final_obs` (SAME_STEP), `action_mask` with `_action_mask`.
 
         Raises:
             RllabError: a game fails, or returns what it may not, or the actions have another shape.

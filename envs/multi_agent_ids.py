@@ -18,8 +18,8 @@ def find_entry_point(id: str) -> str:
     """The function that makes a game, as `module:function`. PettingZoo is installed.
 
     Args:
-        id: `pettingzoo:FAMILY/NAME` is PettingZoo's own `pettingzoo.FAMILY.NAME`, `pettingzoo:MODULE` any module that has
-            a `parallel_env` or `env`, as PettingZoo's have, `pettingzoo:MODULE:FUNCTION` any function.
+        id: `pettingzoo:FAMILY/NAME` is PettingZoo's own `pettingzoo.FAMILY.NAME`, `pettingzoo:MODULE` any module that
+            has a `parallel_env` or `env`, as PettingZoo's have, `pettingzoo:MODULE:FUNCTION` any function.
 
     Raises:
         RllabError: there is no such game (the nearest names are given), its module cannot be imported, or has no such

@@ -34,8 +34,8 @@ def record_episode(
 
     Args:
         config: the environment; its `num_envs`, `vectorization` and `autoreset` play no part.
-        policy_predict: takes a batch of one observation `[1, *obs]` (of a game's players, `[N, *obs]`) and Gymnasium's infos
-            (which may hold an action mask), gives a batch of as many actions `[1, *act]`.
+        policy_predict: takes a batch of one observation `[1, *obs]` (of a game's players, `[N, *obs]`) and Gymnasium's
+            infos (which may hold an action mask), gives a batch of as many actions `[1, *act]`.
         max_steps: where to stop if the episode has not ended by then; None films to its end.
         seed: of the episode.
 
@@ -52,7 +52,7 @@ def record_episode(
             if config.termination == "restart" and HIDDEN_END in infos:
                 break  # what is to be seen is the next game
             yield from frames_of(vector_env)
-            # A lost life may end an episode for the agent, one player be out before others; a film shows the whole game.
+            # A lost life may end an episode for the agent, or one player be out first; a film shows the whole game.
             over = ~infos[ACTING].any(keepdims=True) if ACTING in infos else terminated | truncated
             if infos.get("episode_over", over)[0]:
                 break

@@ -1,12 +1,12 @@
 """Film a run's policy: a video of episodes that it plays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from envs.errors import RllabError
-from envs.make import EnvConfig, make_single
+from envs.make import EnvConfig, make_vector
 from envs.render import render_fps, write_video
 from rllab.cli.arguments import RunPath, checkpoint_named, parse
 from rllab.evaluate import film
@@ -60,11 +60,11 @@ def command(argv: Sequence[str]) -> int:
 
 def frames_per_second(env: EnvConfig) -> float:
     """The speed at which the environment's videos run in its own time."""
-    single = make_single(env)
+    vector_env = make_vector(replace(env, num_envs=1, vectorization="sync"))
     try:
-        return render_fps(single)
+        return render_fps(vector_env)
     finally:
-        single.close()
+        vector_env.close()
 
 
 def _check_suffix(path: Path) -> None:
