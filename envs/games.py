@@ -140,13 +140,13 @@ class AgainstRandom:
         return mine
 
     def step(self, actions: Mapping[Player, Any]) -> Moment:
-        return self._until_its_turn(self.game.step({**self._others(), self.seat: actions["learner"]}))
+        return self._until_its_turn(self.game.step(self._actions(actions["learner"])))
 
     def _until_its_turn(self, moment: Moment) -> Moment:
         received = moment.rewards.get(self.seat, 0.0)
         while moment.acting and not {self.seat} & ({*moment.acting} | moment.terminated | moment.truncated):
             self._moment = moment
-            moment = self.game.step(self._others())
+            moment = self.game.step(self._actions())
             received += moment.rewards.get(self.seat, 0.0)
         self._moment = moment
         return self._of_the_learner(moment, received)
@@ -163,11 +163,12 @@ class AgainstRandom:
             set(mine(moment.truncated)), its(moment.masks),
         )  # fmt: skip
 
-    def _others(self) -> dict[Player, Any]:
-        """An action of each player but the learner that acts now."""
+    def _actions(self, own: Any = None) -> dict[Player, Any]:
+        """An action of each player that acts now, in the game's own order; `own` is the learner's."""
         actions = {}
         for player in self._moment.acting:
             if player == self.seat:
+                actions[player] = own
                 continue
             observation = self._moment.observations[player]
             mask = observation.get("action_mask") if isinstance(observation, Mapping) else None

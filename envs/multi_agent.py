@@ -105,7 +105,7 @@ class MultiAgentVectorEnv(VectorEnv[Any, Any, Any]):
     """Copies of a game with P players each as N rows: copy by copy, and in it player by player.
 
     A step takes the actions of the rows that act and ignores the others'. Each row's reward is what it received since
-    its last turn, told when it is its turn again or its game ends; `terminated` and `truncated` are True in the one step
+    its last turn, told when it is its turn again or its game ends; `terminated` and `truncated` are True in the step
     in which its game ends for it. While a row waits, its observation stays as it was. When a copy's game is over for
     all, its next one begins: in the same step (the last observations are in `infos["final_obs"]`), or in the next, in
     which none of its rows acts.
