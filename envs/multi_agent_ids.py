@@ -12,6 +12,11 @@ from envs.errors import RllabError
 PREFIX = "pettingzoo:"
 _FUNCTIONS = ("parallel_env", "env")
 """What a game's module calls the function that makes it: where players act at once, that form needs fewer steps."""
+_NEEDED = {
+    "atari/": "multi_agent_ale_py", "butterfly/pistonball": "pymunk", "classic/chess": "chess",
+    "classic/leduc_holdem": "rlcard", "classic/texas_holdem": "rlcard", "sisl/multiwalker": "Box2D",
+}  # fmt: skip
+"""What PettingZoo's games import besides, which its own extras install, by the beginnings of their names."""
 
 
 def find_entry_point(id: str) -> str:
@@ -63,6 +68,12 @@ def list_games() -> list[str]:
                     game, version = f"{folder.name}/{match[1]}", int(match[2])
                     newest[game] = max(newest.get(game, (0, "")), (version, f"{PREFIX}{folder.name}/{module.name}"))
     return sorted(id for _, id in newest.values())
+
+
+def is_installed(id: str) -> bool:
+    """Whether what one of PettingZoo's own games imports can be found (it is not imported)."""
+    name = id.removeprefix(PREFIX)
+    return all(find_module(package) for beginning, package in _NEEDED.items() if name.startswith(beginning))
 
 
 def _hint(name: str) -> str:

@@ -13,7 +13,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from envs.errors import RllabError
-from envs.multi_agent_ids import PREFIX, find_entry_point, list_games
+from envs.multi_agent_ids import PREFIX, find_entry_point, is_installed, list_games
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def list_environments() -> list[EnvironmentInfo]:
     for id in () if ATARI.installed else _ATARI_IDS:
         environments.setdefault(id, EnvironmentInfo(id, ATARI.name, False, ATARI.extra, has_native_vector=False))
     for id in list_games():
-        environments[id] = EnvironmentInfo(id, PETTINGZOO.name, True, PETTINGZOO.extra, has_native_vector=False)
+        environments[id] = EnvironmentInfo(id, PETTINGZOO.name, is_installed(id), None, has_native_vector=False)
     return sorted(environments.values(), key=lambda environment: (environment.family, environment.id))
 
 
