@@ -4,9 +4,10 @@ Both kinds tell the same after each step: who acts next, what they see, what eac
 """
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium
 
@@ -38,6 +39,8 @@ class Game(Protocol):
     """PettingZoo's environment."""
     players: list[Player]
     """All that may take part."""
+    takes_turns: bool
+    """Whether they act one after another."""
 
     def reset(self, seed: int, number: int) -> Moment:
         """Begin; `number` counts the games."""
@@ -51,6 +54,8 @@ class Game(Protocol):
 
 class SimultaneousGame:
     """Players act at once (PettingZoo's ParallelEnv); some may be out before others."""
+
+    takes_turns = False
 
     def __init__(self, env: Any) -> None:
         self.env = env
@@ -75,6 +80,8 @@ class SimultaneousGame:
 
 class TurnGame:
     """Players act in turns (PettingZoo's AECEnv)."""
+
+    takes_turns = True
 
     def __init__(self, env: Any) -> None:
         self.env = env
@@ -123,18 +130,20 @@ class AgainstRandom:
     """
 
     def __init__(self, game: Game) -> None:
-        self.game, self.env = game, game.env
+        self.game, self.env, self.takes_turns = game, game.env, game.takes_turns
         self.players = ["learner"]
-        self._spaces: dict[Player, gymnasium.Space[Any]] = {
-            player: copy.deepcopy(game.env.action_space(player)) for player in game.players
-        }
+        self._spaces = copy.deepcopy(spaces_of(game.env, "action"))
+        self._owed = 0.0
+        """What the learner received before its first turn, which no step of its own brought; told with its first."""
 
     def reset(self, seed: int, number: int) -> Moment:
         self.seat = self.game.players[number % len(self.game.players)]
         for index, space in enumerate(self._spaces.values()):
             space.seed(seed + index)
         moment = self.game.reset(seed, number)
+        self._owed = 0.0
         mine = self._until_its_turn(moment)
+        self._owed = mine.rewards["learner"]
         # It may be that nothing is to be seen of its own, in a game that was over before it could act.
         mine.observations.setdefault("learner", moment.observations.get(self.seat))
         return mine
@@ -143,7 +152,7 @@ class AgainstRandom:
         return self._until_its_turn(self.game.step(self._actions(actions["learner"])))
 
     def _until_its_turn(self, moment: Moment) -> Moment:
-        received = moment.rewards.get(self.seat, 0.0)
+        received, self._owed = self._owed + moment.rewards.get(self.seat, 0.0), 0.0
         while moment.acting and not {self.seat} & ({*moment.acting} | moment.terminated | moment.truncated):
             self._moment = moment
             moment = self.game.step(self._actions())
@@ -178,6 +187,13 @@ class AgainstRandom:
 
     def cut(self, moment: Moment) -> Moment:
         return self._of_the_learner(self.game.cut(self._moment), moment.rewards["learner"])
+
+
+def spaces_of(env: Any, what: Literal["observation", "action"]) -> dict[Player, gymnasium.Space[Any]]:
+    """Each player's space."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PettingZoo's advice to authors who have dicts of spaces
+        return {player: getattr(env, f"{what}_space")(player) for player in env.possible_agents}
 
 
 def _masks(infos: Mapping[Player, Any]) -> dict[Player, Any]:

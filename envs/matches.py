@@ -31,17 +31,21 @@ class Match:
         self.generator = np.random.default_rng()
         self.seed: int | None = None
         self.over = True
-        self._number = -1
+        self._next = 0
         self._max_steps = max_steps
         self._acting: list[Any] = []
         self._actions: list[Any] = []
 
+    def restart(self, generator: np.random.Generator, number: int) -> None:
+        """Take the next games' seeds from here, and count them from `number`."""
+        self.generator, self._next = generator, number
+
     def begin(self) -> Moment:
         """The next game."""
-        return self._begin(int(self.generator.integers(2**31)), self._number + 1)
+        return self._begin(int(self.generator.integers(2**31)), self._next)
 
     def _begin(self, seed: int, number: int) -> Moment:
-        self.seed, self._number, self._actions = seed, number, []
+        self.seed, self._next, self._actions = seed, number + 1, []
         return self._see(self.game.reset(seed, number))
 
     def step(self, actions: Any) -> Moment:
@@ -62,13 +66,13 @@ class Match:
         return {
             "generator": self.generator.bit_generator.state,
             "seed": self.seed,
-            "number": self._number,
+            "number": self._next - 1,
             "actions": np.array(self._actions) if self._actions else None,
         }
 
     def replay(self, snapshot: dict[str, Any]) -> Iterator[Moment]:
         """Play the snapshot's game again, moment by moment."""
-        self.generator = make_generator(snapshot["generator"])
+        self.restart(make_generator(snapshot["generator"]), snapshot["number"])
         yield self._begin(snapshot["seed"], snapshot["number"])
         for actions in () if snapshot["actions"] is None else snapshot["actions"]:
             yield self.step(actions)

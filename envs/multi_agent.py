@@ -5,10 +5,9 @@ or in turns. The others wait: for their turn, or, once they are out, for the cop
 a row's own steps of this (`rllab.turns`), each from one of its turns to the next.
 """
 
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from gymnasium import Space
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from envs.buffers import allocate_batch, copy_batch, copy_row, row_writer, rows_of
 from envs.config import EnvConfig, check_time_limit
 from envs.errors import RllabError
-from envs.games import AgainstRandom, Game, Moment, SimultaneousGame, TurnGame
+from envs.games import AgainstRandom, Game, Moment, SimultaneousGame, TurnGame, spaces_of
 from envs.matches import Match
 from envs.plain_data import encode, identical, make_generator
 from envs.renderers import prepare_rendering
@@ -35,12 +34,6 @@ def as_multi_agent(vector_env: VectorEnv[Any, Any, Any]) -> "MultiAgentVectorEnv
     """The game whose players are this vector environment's rows; None of any other, in which all rows always act."""
     env = vector_env.unwrapped
     return env if isinstance(env, MultiAgentVectorEnv) else None
-
-
-def takes_turns(spec: EnvSpec) -> bool:
-    """Whether a PettingZoo game's players act one after another."""
-    assert isinstance(spec.entry_point, str)
-    return not spec.entry_point.endswith(":parallel_env")
 
 
 def make_multi_agent(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> "MultiAgentVectorEnv":
@@ -78,21 +71,14 @@ def _make_game(config: EnvConfig, spec: EnvSpec, render_mode: str | None) -> Gam
     if not getattr(env, "possible_agents", None):
         raise RllabError(f"'{config.id}' does not say who may play: it needs a list of possible_agents.")
     game: Game = SimultaneousGame(env) if isinstance(env, ParallelEnv) else TurnGame(env)
-    for what in ("observation", "action"):
-        require_equal_spaces(config.id, what, game)
+    _require_equal_spaces(config.id, "observation", game)
+    _require_equal_spaces(config.id, "action", game)
     return game
 
 
-def require_equal_spaces(id: str, what: str, game: Game) -> None:
-    """Refuses a game whose players one policy cannot play; `what` is `observation` or `action`.
-
-    Raises:
-        RllabError: two players' spaces differ; the sentence says how.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PettingZoo's advice to authors who have dicts of spaces
-        spaces = {player: getattr(game.env, f"{what}_space")(player) for player in game.players}
-    (first, space), *others = spaces.items()
+def _require_equal_spaces(id: str, what: Literal["observation", "action"], game: Game) -> None:
+    """Raises RllabError if one policy cannot play all players: two players' spaces differ."""
+    (first, space), *others = spaces_of(game.env, what).items()
     for player, other in others:
         if other != space:
             raise RllabError(
@@ -116,6 +102,7 @@ class MultiAgentVectorEnv(VectorEnv[Any, Any, Any]):
     Attributes:
         acting: bool `[N]`, the rows whose next actions count; also in the infos.
         players: P, of one copy.
+        takes_turns: whether they act one after another.
     """
 
     def __init__(
@@ -129,13 +116,13 @@ class MultiAgentVectorEnv(VectorEnv[Any, Any, Any]):
             autoreset_mode: SAME_STEP or NEXT_STEP.
             max_episode_steps: games are truncated after so many steps; None: never.
         """
-        env, player = games[0].env, games[0].env.possible_agents[0]
-        self.players, self.name = len(games[0].players), name
+        env = games[0].env
+        self.players, self.takes_turns, self.name = len(games[0].players), games[0].takes_turns, name
         self.num_envs = len(games) * self.players
         self.matches = [Match(game, max_episode_steps) for game in games]
         self.metadata = {**env.metadata, "autoreset_mode": autoreset_mode}
-        self.single_observation_space: Space[Any] = env.observation_space(player)
-        self.single_action_space: Space[Any] = env.action_space(player)
+        self.single_observation_space: Space[Any] = next(iter(spaces_of(env, "observation").values()))
+        self.single_action_space: Space[Any] = next(iter(spaces_of(env, "action").values()))
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.acting = np.zeros(self.num_envs, bool)
@@ -159,10 +146,10 @@ class MultiAgentVectorEnv(VectorEnv[Any, Any, Any]):
             RllabError: a game fails, or returns what it may not.
         """
         if seed is not None:
-            for match, sequence in zip(
-                self.matches, np.random.SeedSequence(seed).spawn(len(self.matches)), strict=True
-            ):
-                match.generator = np.random.default_rng(sequence)
+            sequences = np.random.SeedSequence(seed).spawn(len(self.matches))
+            for copy, (match, sequence) in enumerate(zip(self.matches, sequences, strict=True)):
+                # Copies begin on different seats, so that few games of each are shared fairly, too.
+                match.restart(np.random.default_rng(sequence), copy)
         extras = Extras()
         for copy in range(len(self.matches)):
             self._begin(copy, extras)

@@ -1,6 +1,7 @@
 """Evaluation: separate environments, frozen normalisers, raw rewards, seeded anew each time."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from envs.make import EnvConfig, autoreset_mode, make_vector, reset
-from envs.multi_agent import ACTING, takes_turns
+from envs.multi_agent import ACTING, as_multi_agent
 from envs.registry import PETTINGZOO, family_of, find_spec
 from envs.termination import HIDDEN_END
 from rllab.masks import action_masks
@@ -31,8 +32,11 @@ def against(env: EnvConfig, opponent: EvaluationOpponent) -> EnvConfig:
     """The environment to evaluate in: against itself a policy returns 0 in a zero-sum game, however well it plays."""
     if opponent != "auto":
         return replace(env, opponent=opponent)
-    spec = find_spec(env.id)
-    return replace(env, opponent="random") if family_of(spec) is PETTINGZOO and takes_turns(spec) else env
+    if family_of(find_spec(env.id)) is not PETTINGZOO:
+        return env
+    with closing(make_vector(replace(env, num_envs=1))) as vector_env:
+        game = as_multi_agent(vector_env)
+        return replace(env, opponent="random") if game is not None and game.takes_turns else env
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,20 @@ def test_the_seats_of_a_simultaneous_game_change_too() -> None:
     assert players == [1, 2, 2, 2, 3, 3] * 2
 
 
+def test_what_the_learner_receives_before_its_first_turn_comes_with_its_first_step() -> None:
+    env = made("pettingzoo:toy_games:Alternating", opponent="random")  # of three moves the first has two
+    assert [env.step(np.zeros(1, int))[1][0] for _ in range(3)] == [9, -1, 10 - 1 + 10]
+
+
+def test_copies_begin_on_different_seats_and_a_seed_begins_them_again() -> None:
+    env = make_vector(EnvConfig(TIC_TAC_TOE, 4, opponent="random"))
+    for _ in range(2):
+        observations, _ = reset(env, 0)
+        assert observations["observation"].sum((1, 2, 3)).tolist() == [0, 1, 0, 1]
+        for _ in range(7):
+            env.step(observations["action_mask"].argmax(1))
+
+
 def trajectory(env: Any, steps: int, seed: int = 7) -> list[Any]:
     """What happens under random legal actions."""
     generator, seen = np.random.default_rng(seed), []

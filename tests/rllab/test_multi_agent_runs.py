@@ -71,6 +71,7 @@ def test_what_cannot_be_played_ends_in_one_sentence(command: list[str], capsys: 
 def test_by_itself_an_evaluation_has_an_opponent_where_players_take_turns() -> None:
     assert against(EnvConfig(TIC_TAC_TOE), "auto").opponent == "random"
     assert against(EnvConfig(ROCK_PAPER_SCISSORS), "auto").opponent == "self"
+    assert against(EnvConfig("pettingzoo:pettingzoo.classic.rps_v2:env"), "auto").opponent == "random"
     assert against(EnvConfig("CartPole-v1"), "auto").opponent == "self"
     assert against(EnvConfig(TIC_TAC_TOE), "self").opponent == "self"
     with pytest.raises(RllabError, match="for one player"):
@@ -99,6 +100,16 @@ def test_evaluations_of_all_players_count_each_players_own_steps(env: EnvConfig,
         assert (result.lengths == 5).all()
     else:
         assert ((result.lengths >= 2) & (result.lengths <= 5)).all()
+
+
+def test_an_evaluation_against_an_opponent_is_the_same_each_time() -> None:
+    env = EnvConfig(TIC_TAC_TOE, opponent="random")
+    vector_env = make_vector(env)
+    policy = ActorCritic(vector_env.single_observation_space, vector_env.single_action_space)
+    with Evaluator(env, 13, deterministic=False) as evaluator:
+        one, other = evaluator(policy), evaluator(policy)
+    np.testing.assert_array_equal(one.returns, other.returns)
+    np.testing.assert_array_equal(one.lengths, other.lengths)
 
 
 @pytest.mark.slow
