@@ -114,11 +114,8 @@ def test_an_evaluation_against_an_opponent_is_the_same_each_time() -> None:
 
 @pytest.mark.slow
 def test_self_play_beats_a_random_opponent_at_tic_tac_toe(tmp_path: Path) -> None:
-    run = rllab.train(
-        "ppo", TIC_TAC_TOE, out=tmp_path / "run", quiet=True, steps=100_000, num_envs=32, minibatch_size=256,
-        learning_rate=1e-3, entropy_coefficient=0.06, evaluation_every=0, tensorboard=False,
-    )  # fmt: skip
+    run = rllab.train("ppo", TIC_TAC_TOE, out=tmp_path / "run", quiet=True, evaluation_every=0, tensorboard=False)
     result = rllab.evaluate(run, episodes=400, checkpoint="latest")
     won, _, lost = result.won_drawn_lost
     assert won > 0.8  # a player at random wins 0.44 and loses as many, over both seats
-    assert lost < 0.1
+    assert lost < 0.05
