@@ -1,6 +1,7 @@
 """Frames of environments, and the videos and animated images made of them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
@@ -83,6 +84,16 @@ def frames_of(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> list[F
 def render_fps(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], default: float = 30.0) -> float:
     """Frames a second at which the environment runs in its own time, from its metadata."""
     return float(env.metadata.get("render_fps") or default)
+
+
+def frames_per_second(config: EnvConfig) -> float:
+    """The speed at which videos of an environment that has yet to be made run in its own time.
+
+    Raises:
+        RllabError: it cannot be made.
+    """
+    with closing(make_vector(replace(config, num_envs=1, vectorization="sync"))) as vector_env:
+        return render_fps(vector_env)
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) -> int:
