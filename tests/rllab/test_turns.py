@@ -107,6 +107,22 @@ def test_alternating_rows_get_the_steps_between_their_own_turns() -> None:
     assert not fresh.any()
 
 
+def test_what_a_new_game_brings_before_a_rows_first_turn_is_not_of_its_last_game() -> None:
+    turns = Turns(np.array([True]), steps=3, players=2)
+    for acting in (False, False, True, False):
+        assert not turns.note(np.array([acting]))
+    ended = np.array([[True, False, False, False]])  # its game ends in its first step; its next turn is two ticks later
+    acted = Acted(
+        torch.arange(5).view(1, 5), np.arange(4).reshape(1, 4), np.array([[1.0, 2, 4, 8]]), ended,
+        np.zeros((1, 4), bool), None, [], [],
+    )  # fmt: skip
+    own, valid, starts, fresh = turns.own_steps(acted, np.array([False]))
+    assert own.rewards[0, 0] == 1
+    np.testing.assert_array_equal(valid, [[True, False, False]])
+    np.testing.assert_array_equal(starts, [[False, True, False, False]])
+    assert not fresh.any()
+
+
 def test_two_games_of_tic_tac_toe_reach_both_players_with_their_ends() -> None:
     env = make_vector(EnvConfig(TIC_TAC_TOE, 1))
     policy = policy_for(env)
@@ -298,6 +314,7 @@ def test_rows_of_a_game_that_began_anew_act_by_its_own_masks() -> None:
     state["environments"]["environments"]["1"]["observations"] = None  # as if it had not arrived there
     (sentence,) = collector.load_state_dict(state)
     assert sentence.startswith("2 of 4 environments could not be restored")
+    np.testing.assert_array_equal(collector._mask, collector._observations["action_mask"].astype(bool))
     rollout = collector.collect(policy)
     assert not rollout.truncated.any()
     assert rollout.observations["observation"][2, 0].sum() == 0
