@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import gymnasium
+import numpy as np
 
 Player = Any
 """PettingZoo's name of an agent, mostly a string."""
@@ -138,14 +139,17 @@ class AgainstRandom:
 
     def reset(self, seed: int, number: int) -> Moment:
         self.seat = self.game.players[number % len(self.game.players)]
-        for index, space in enumerate(self._spaces.values()):
-            space.seed(seed + index)
+        # The game has the same seed: its own random numbers must not be those by which its players choose.
+        streams = np.random.SeedSequence([seed, 1]).generate_state(len(self._spaces))
+        for space, stream in zip(self._spaces.values(), streams, strict=True):
+            space.seed(int(stream))
         moment = self.game.reset(seed, number)
         self._owed = 0.0
         mine = self._until_its_turn(moment)
         self._owed = mine.rewards["learner"]
         # It may be that nothing is to be seen of its own, in a game that was over before it could act.
-        mine.observations.setdefault("learner", moment.observations.get(self.seat))
+        if self.seat in moment.observations:
+            mine.observations.setdefault("learner", moment.observations[self.seat])
         return mine
 
     def step(self, actions: Mapping[Player, Any]) -> Moment:
