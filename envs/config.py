@@ -7,15 +7,18 @@ from envs.atari import ProtocolName
 from envs.errors import RllabError
 from envs.termination import TerminationName
 
+OpponentName = Literal["self", "random"]
+
 
 @dataclass(frozen=True)
 class EnvConfig:
     """Which environment, how many of it, and how they are stepped."""
 
     id: str
-    """Gymnasium id, e.g. CartPole-v1, ALE/Pong-v5, or package:MyEnv-v0 to import a package first."""
+    """Gymnasium id, e.g. CartPole-v1, ALE/Pong-v5, or package:MyEnv-v0 to import a package first; or a game of
+    PettingZoo, e.g. pettingzoo:classic/tictactoe_v3."""
     num_envs: int = 8
-    """Environments stepped side by side."""
+    """Environments stepped side by side; of a game of several players, each player of each copy is a row."""
     vectorization: Literal["auto", "native", "sync", "workers", "envpool"] = "auto"
     """native: one call steps the whole batch; sync: one after another in this process; workers: in several processes;
     envpool: by EnvPool, where it is installed; auto: native where the environment offers it, else sync."""
@@ -36,6 +39,9 @@ class EnvConfig:
     clip_rewards: bool | None = None
     """The agent learns from rewards clipped to [−1, 1], and people are shown the environment's own; None: as Atari's
     protocol has it."""
+    opponent: OpponentName = "self"
+    """Who plays the other players of PettingZoo's games. self: the policy plays all of them; random: it plays one, a
+    seat after the other, and the others choose uniformly among their legal actions."""
     check_bounds: bool = True
     """Refuse observations outside the bounds of their space (Box2D's environments leave theirs, and may; so may all
     that step on past their end)."""

@@ -10,9 +10,10 @@ from envs.atari import STACK, protocol_of
 from envs.config import EnvConfig
 from envs.episode import Episode
 from envs.errors import RllabError
+from envs.multi_agent import make_multi_agent
 from envs.native import make_native, make_pool
 from envs.pool import PoolVectorEnv
-from envs.registry import EnvironmentInfo, family_of, find_spec, list_environments
+from envs.registry import PETTINGZOO, EnvironmentInfo, family_of, find_spec, list_environments
 from envs.serial import SerialVectorEnv
 from envs.single import make_episode
 from envs.termination import check_termination
@@ -50,6 +51,12 @@ def make_vector(config: EnvConfig, render_mode: str | None = None) -> VectorEnv[
         raise RllabError(f"workers must be at least 1, or 0 for one on each core, not {config.workers}.")
     spec = find_spec(config.id)
     protocol = protocol_of(config, spec)
+    if family_of(spec) is PETTINGZOO:
+        return make_multi_agent(config, spec, render_mode)
+    if config.opponent != "self":
+        raise RllabError(
+            f"'{config.id}' is for one player: an opponent ('{config.opponent}') is for PettingZoo's games."
+        )
     check_termination(config, spec)
     if config.vectorization == "native":
         return make_native(config, spec, render_mode)
@@ -81,7 +88,10 @@ def make_single(config: EnvConfig, render_mode: str | None = None) -> Episode:
     Raises:
         RllabError: as `make_vector`.
     """
-    return make_episode(config, find_spec(config.id), render_mode)
+    spec = find_spec(config.id)
+    if family_of(spec) is PETTINGZOO:
+        raise RllabError(f"'{config.id}' is a game of several players, which cannot be made as one environment here.")
+    return make_episode(config, spec, render_mode)
 
 
 def reset(vector_env: VectorEnv[Any, Any, Any], seed: int | None) -> tuple[Any, dict[str, Any]]:

@@ -13,6 +13,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from envs.errors import RllabError
+from envs.multi_agent_ids import PREFIX, find_entry_point, is_installed, list_games
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Family:
 
 
 ATARI = Family("Atari", "ale_py", "atari")
+PETTINGZOO = Family("PettingZoo", "pettingzoo", "multi-agent")
 _FAMILY_OF_MODULE = {
     "gymnasium.envs.classic_control": Family("classic control"),
     "gymnasium.envs.toy_text": Family("toy text"),
@@ -75,6 +77,8 @@ class EnvironmentInfo:
 
 def family_of(spec: EnvSpec) -> Family:
     """The family of a registered environment; one of unknown origin is named after its package."""
+    if spec.id.startswith(PREFIX):
+        return PETTINGZOO  # a game of one's own too
     entry_point = spec.entry_point or spec.vector_entry_point
     module = entry_point.split(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
     for prefix, family in _FAMILY_OF_MODULE.items():
@@ -88,18 +92,23 @@ def family_name(id: str) -> str:
     spec = gymnasium.registry.get(id)
     if spec is not None:
         return family_of(spec).name
-    return ATARI.name if _is_atari(id) else ""
+    return PETTINGZOO.name if id.startswith(PREFIX) else ATARI.name if _is_atari(id) else ""
 
 
 def find_spec(id: str) -> EnvSpec:
     """The registered specification of an id such as `CartPole-v1`, `ALE/Pong-v5` or `my_package:MyEnv-v0`.
 
-    An id without a version means the newest one. Atari's ids are registered on demand.
+    An id without a version means the newest one. Atari's ids are registered on demand. PettingZoo's games, such as
+    `pettingzoo:classic/tictactoe_v3`, are in no registry: their specification has id and entry point alone.
 
     Raises:
         RllabError: the id is unknown (nearest names are suggested), its version does not exist or has been
             retired (the newest is named), or the package that provides it is missing (with what installs it).
     """
+    if id.startswith(PREFIX):
+        if not PETTINGZOO.installed:
+            raise RllabError(f"'{id}' needs PettingZoo, which is not installed: {PETTINGZOO.remedy}.")
+        return EnvSpec(id, entry_point=find_entry_point(id))
     module, _, name = id.rpartition(":")
     if module:
         try:
@@ -159,6 +168,8 @@ def list_environments() -> list[EnvironmentInfo]:
     }
     for id in () if ATARI.installed else _ATARI_IDS:
         environments.setdefault(id, EnvironmentInfo(id, ATARI.name, False, ATARI.extra, has_native_vector=False))
+    for id in list_games():
+        environments[id] = EnvironmentInfo(id, PETTINGZOO.name, is_installed(id), None, has_native_vector=False)
     return sorted(environments.values(), key=lambda environment: (environment.family, environment.id))
 
 

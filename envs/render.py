@@ -1,6 +1,7 @@
 """Frames of environments, and the videos and animated images made of them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
@@ -16,6 +17,7 @@ from PIL import Image
 
 from envs.errors import RllabError
 from envs.make import EnvConfig, make_vector, reset
+from envs.multi_agent import ACTING
 from envs.termination import HIDDEN_END
 
 Frame = NDArray[np.uint8]
@@ -33,8 +35,8 @@ def record_episode(
 
     Args:
         config: the environment; its `num_envs`, `vectorization` and `autoreset` play no part.
-        policy_predict: takes a batch of one observation `[1, *obs]` and Gymnasium's infos (which may hold an action
-            mask), gives a batch of one action `[1, *act]`.
+        policy_predict: takes a batch of one observation `[1, *obs]` (of a game's players, `[N, *obs]`) and Gymnasium's
+            infos (which may hold an action mask), gives a batch of as many actions `[1, *act]`.
         max_steps: where to stop if the episode has not ended by then; None films to its end.
         seed: of the episode.
 
@@ -51,8 +53,9 @@ def record_episode(
             if config.termination == "restart" and HIDDEN_END in infos:
                 break  # what is to be seen is the next game
             yield from frames_of(vector_env)
-            # A lost life may end an episode for the agent; a film shows the whole game.
-            if infos.get("episode_over", terminated | truncated)[0]:
+            # A lost life may end an episode for the agent, or one player be out first; a film shows the whole game.
+            over = ~infos[ACTING].any(keepdims=True) if ACTING in infos else terminated | truncated
+            if infos.get("episode_over", over)[0]:
                 break
     finally:
         vector_env.close()
@@ -81,6 +84,16 @@ def frames_of(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> list[F
 def render_fps(env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], default: float = 30.0) -> float:
     """Frames a second at which the environment runs in its own time, from its metadata."""
     return float(env.metadata.get("render_fps") or default)
+
+
+def frames_per_second(config: EnvConfig) -> float:
+    """The speed at which videos of an environment that has yet to be made run in its own time.
+
+    Raises:
+        RllabError: it cannot be made.
+    """
+    with closing(make_vector(replace(config, num_envs=1, vectorization="sync"))) as vector_env:
+        return render_fps(vector_env)
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) -> int:

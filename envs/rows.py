@@ -203,12 +203,16 @@ class Rows:
             env.close()
 
     def _fail(self, row: int, error: Exception, when: str) -> NoReturn:
-        who = name_row(self.first + row, self.envs[row].seed, self.worker)
-        if isinstance(error, WrongReturnError):
-            raise RllabError(f"{who} {error} ({when} step {self.steps}).") from None
-        reason = (str(error) or "no message").splitlines()[0].rstrip(".")
-        kind = "" if isinstance(error, RllabError) else f"{type(error).__name__}: "
-        raise RllabError(f"{who} failed {when} step {self.steps}: {kind}{reason}.") from error
+        fail(name_row(self.first + row, self.envs[row].seed, self.worker), error, f"{when} step {self.steps}")
+
+
+def fail(who: str, error: Exception, when: str) -> NoReturn:
+    """Raises the sentence for what went wrong in an environment: `environment 3 failed at step 300: …`."""
+    if isinstance(error, WrongReturnError):
+        raise RllabError(f"{who} {error} ({when}).") from None
+    reason = (str(error) or "no message").splitlines()[0].rstrip(".")
+    kind = "" if isinstance(error, RllabError) else f"{type(error).__name__}: "
+    raise RllabError(f"{who} failed {when}: {kind}{reason}.") from error
 
 
 def describe_row(vector_env: VectorEnv[Any, Any, Any], row: int) -> str:

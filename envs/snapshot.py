@@ -11,10 +11,14 @@ from gymnasium.vector.utils import iterate
 from envs.atari_vector import AtariVector
 from envs.attributes import get_attributes, set_attributes
 from envs.errors import RllabError
+from envs.multi_agent import MultiAgentVectorEnv
 from envs.plain_data import NotPlainError
 from envs.pool import PoolVectorEnv
 from envs.serial import SerialVectorEnv
 from envs.workers import WorkerVectorEnv
+
+_ONE_BY_ONE = SerialVectorEnv | WorkerVectorEnv | MultiAgentVectorEnv
+"""Each of whose environments has a snapshot of its own."""
 
 
 def capture(vector_env: VectorEnv[Any, Any, Any]) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def capture(vector_env: VectorEnv[Any, Any, Any]) -> dict[str, Any]:
         plain data, there is none: it says `None`.
     """
     env = vector_env.unwrapped
-    if isinstance(env, SerialVectorEnv | WorkerVectorEnv):
+    if isinstance(env, _ONE_BY_ONE):
         return {"environments": {str(index): snapshot for index, snapshot in enumerate(env.capture())}}
     if isinstance(env, PoolVectorEnv):
         return {"native": None}
@@ -48,12 +52,13 @@ def restore(vector_env: VectorEnv[Any, Any, Any], snapshot: dict[str, Any]) -> d
         RllabError: the snapshot is of other environments, or of another number of them.
     """
     env = vector_env.unwrapped
-    if isinstance(env, SerialVectorEnv | WorkerVectorEnv) != ("environments" in snapshot):
+    if isinstance(env, _ONE_BY_ONE) != ("environments" in snapshot):
         raise RllabError("Snapshots of native vector environments and of others cannot be exchanged.")
-    if isinstance(env, SerialVectorEnv | WorkerVectorEnv):
+    if isinstance(env, _ONE_BY_ONE):
         snapshots = list(snapshot["environments"].values())
-        if len(snapshots) != env.num_envs:
-            raise RllabError(f"A snapshot of {len(snapshots)} environments cannot be restored into {env.num_envs}.")
+        count = len(env.matches) if isinstance(env, MultiAgentVectorEnv) else env.num_envs
+        if len(snapshots) != count:
+            raise RllabError(f"A snapshot of {len(snapshots)} environments cannot be restored into {count}.")
         return env.restore(snapshots)
     if snapshot["native"] is None:
         observations, _ = vector_env.reset()

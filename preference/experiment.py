@@ -12,7 +12,7 @@ from typing import Any
 from envs.atari import game_of
 from envs.errors import RllabError
 from envs.make import EnvConfig
-from envs.registry import ATARI, family_of, find_spec
+from envs.registry import ATARI, PETTINGZOO, family_of, find_spec
 from preference.beside import Surroundings, Voice, clear
 from preference.config import PreferenceConfig
 from preference.frames import frames_per_second
@@ -145,7 +145,12 @@ def run_name(config: TrainConfig, preference: PreferenceConfig) -> str:
 
 
 def task_of(env: EnvConfig, inputs: Inputs, question: str = "Which clip is better?") -> Task:
-    """What a store of comparisons of this environment's clips is about."""
+    """What a store of comparisons of this environment's clips is about.
+
+    Raises RllabError if it is a game of several players, of whose moves no clip is made.
+    """
+    if family_of(find_spec(env.id)) is PETTINGZOO:
+        raise RllabError(f"'{env.id}' is a game of several players, and clips are of one: train it by `rllab train`.")
     action: dict[str, Any] = {"shape": list(inputs.action_shape), "dtype": "int64" if inputs.choices else "float32"}
     if len(inputs.choices) == 1 and not inputs.action_shape:
         action["n"] = inputs.choices[0]

@@ -15,13 +15,14 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from PIL import Image
 
+from envs import render
 from envs.atari import FRAME_SKIP, FRAMES_A_SECOND, game_of
 from envs.config import EnvConfig
 from envs.errors import RllabError
 from envs.make import make_single, make_vector
 from envs.native import make_atari_pictures
 from envs.registry import ATARI, family_of, find_spec
-from envs.render import Frame, frames_of, render_fps
+from envs.render import Frame, frames_of
 from envs.serial import SerialVectorEnv
 from envs.simulators import mujoco_simulation
 from envs.snapshot import restore
@@ -74,8 +75,7 @@ def frames_per_second(env: EnvConfig) -> float:
     spec = find_spec(env.id)
     if family_of(spec) is ATARI and env.protocol != "none":
         return FRAMES_A_SECOND / FRAME_SKIP
-    with closing(make_vector(replace(env, num_envs=1, vectorization="sync"))) as vector_env:
-        return render_fps(vector_env)
+    return render.frames_per_second(env)
 
 
 def draw_sheet(

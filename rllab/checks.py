@@ -111,6 +111,8 @@ def _binding_bounds(space: gymnasium.Space[Any]) -> Bounds | None:
             return None
         # Rollouts hold single precision: a bound is rounded as its observations are.
         return space.low.astype(np.float32), space.high.astype(np.float32)
+    if space.dtype == np.bool_:
+        return None
     limits = np.iinfo(space.dtype)
     if (space.low == limits.min).all() and (space.high == limits.max).all():
         return None

@@ -8,17 +8,20 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.errors import RllabError
 from envs.make import autoreset_mode, reset
+from envs.multi_agent import ACTING, as_multi_agent
 from envs.rows import describe_row
 from envs.snapshot import capture, restore
 from rllab.checks import RolloutChecks
 from rllab.episodes import EpisodeEnds, EpisodeRecorder
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
-from rllab.observations import ObservationBuffer, buffer_for, standard
+from rllab.observations import buffer_for, standard
 from rllab.policies.actor_critic import ActorCritic
 from rllab.rollout import Batch, Rollout
-from rllab.whole import evaluate_rows, following
+from rllab.turns import Acted, Final, Turns, advance
+from rllab.whole import evaluate_finals, evaluate_rows, following
 
 
 class Collector(Protocol):
@@ -44,11 +47,11 @@ class Collector(Protocol):
 
 
 class EnvCollector:
-    """Steps a vector environment, in either autoreset mode, with or without masks and recurrence.
+    """Steps a vector environment, in either autoreset mode, with or without masks and recurrence; or a game's players.
 
     While it acts it only writes into buffers. Everything that can be said of a whole rollout at once (episode
     ends, which columns exist, log-probabilities and values over T + 1 observations) is said at its end,
-    in vector operations.
+    in vector operations. Of a game whose rows act in turns, the rollout has each row's own steps (`rllab.turns`).
     """
 
     def __init__(
@@ -72,10 +75,16 @@ class EnvCollector:
             clip_rewards: the agent learns from rewards clipped to [−1, 1]; people see the environment's own.
             check_bounds: refuse observations outside the bounds of their space.
             keep_next: give rollouts `next_observations`.
+
+        Raises:
+            RllabError: a game of several players is reset on the next step.
         """
         self.env, self.family, self.steps = vector_env, policy.family, rollout_steps
         self.num_rows = vector_env.num_envs
         self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
+        self.game = as_multi_agent(vector_env)
+        if self.game is not None and not self.same_step:
+            raise RllabError("games of several players are collected with autoreset same_step: leave next_step out")
         self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))
         self.episodes = EpisodeRecorder(self.num_rows)
         self.clip_rewards, self.keep_next = clip_rewards, keep_next
@@ -87,18 +96,21 @@ class EnvCollector:
         """Columns of earlier rollouts, so that an error can say at which step of an environment it arose."""
         observations, infos = reset(vector_env, seed)
         self._observations = standard(observations)
-        self._mask = action_masks(observations, infos, policy, self.num_rows)
+        self._mask, self._mask_key = action_masks(observations, infos, policy, self.num_rows), policy.layout.mask_key
         self._hidden = policy.initial_hidden(self.num_rows)
         self._previous_done = np.zeros(self.num_rows, bool)
         self._previous_start = np.ones(self.num_rows, bool)
         """Whether the current observations begin an episode."""
 
     def collect(self, policy: ActorCritic) -> Rollout:
-        """Act for `rollout_steps` columns.
+        """Act for `rollout_steps` columns (of a game, until one of its players has made so many steps).
 
         Raises RllabError if an observation or a reward is not finite or out of bounds, naming environment and step.
         """
-        rows, steps = self.num_rows, self.steps
+        rows = self.num_rows
+        turns = None if self.game is None else Turns(self.game.acting, self.steps, self.game.players)
+        acting = None if self.game is None else self.game.acting
+        steps = self.steps if turns is None else turns.most
         buffer = buffer_for(self._observations, steps, self.stacked)
         actions = np.empty((rows, steps, *self.family.shape), torch.empty(0, dtype=self.family.dtype).numpy().dtype)
         rewards = np.empty((rows, steps))
@@ -106,7 +118,7 @@ class EnvCollector:
         ends = EpisodeEnds()
         masks = None if self._mask is None else np.ones((rows, steps + 1, self._mask.shape[1]), bool)
         hidden = first_hidden = self._hidden
-        finals: list[tuple[int, int, Nested, Tensor | None]] = []
+        finals: list[Final] = []
         lasts: list[tuple[int, int, Nested]] = []
         noise = self.family.draw_noise(self.generator, (steps, rows))
         start = self._previous_start
@@ -117,7 +129,8 @@ class EnvCollector:
                 hidden = torch.where(torch.from_numpy(start).unsqueeze(1), 0.0, hidden)
             if masks is not None:
                 masks[:, t] = mask
-            chosen, hidden = policy.act(buffer.latest, noise[t], hidden=hidden, action_mask=mask)
+            chosen, after = policy.act(buffer.latest, noise[t], hidden=hidden, action_mask=mask)
+            hidden = advance(hidden, after, acting)
             received, reward, ended, cut, infos = self.env.step(self.family.to_environment(chosen))
             actions[:, t] = chosen
             rewards[:, t] = reward
@@ -138,40 +151,47 @@ class EnvCollector:
                 mask = np.ones_like(self._mask) if sent is None else sent  # none sent: all is allowed
             if infos:
                 ends.note(t, infos)
+            if turns is not None:
+                acting = infos[ACTING]
+                if turns.note(acting):
+                    break
 
         self._observations = map_nested(np.copy, buffer.latest)
         self._hidden, self._mask = hidden, mask
         if masks is not None:
-            masks[:, steps] = mask
-        rollout = self._finish(
-            policy, buffer, actions, rewards, terminated, truncated, ends, masks, first_hidden, finals
+            masks[:, t + 1] = mask
+        acted = Acted(
+            buffer.finish(), actions[:, : t + 1], rewards[:, : t + 1], terminated[:, : t + 1], truncated[:, : t + 1],
+            masks, finals, lasts,
         )  # fmt: skip
-        if self.keep_next:
-            rollout = rollout.replace(next_observations=following(buffer.finish(), lasts))
-        return rollout.to(policy.device)
+        arrays = buffer.arrays if turns is None else map_nested(lambda leaf: leaf[:, : t + 2], buffer.arrays)
+        return self._finish(policy, acted, arrays, turns, ends, first_hidden).to(policy.device)
 
     def _finish(
-        self, policy: ActorCritic, buffer: ObservationBuffer, actions: NDArray[Any], rewards: NDArray[np.float64],
-        terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], ends: EpisodeEnds,
-        masks: NDArray[np.bool_] | None, hidden: Tensor | None, finals: list[tuple[int, int, Nested, Tensor | None]],
+        self, policy: ActorCritic, acted: Acted, arrays: Nested, turns: Turns | None, ends: EpisodeEnds,
+        hidden: Tensor | None,
     ) -> Rollout:  # fmt: skip
-        """Everything about a rollout that is computed once it has been acted."""
-        steps = self.steps
-        done = terminated | truncated
-        valid, starts = self._columns(done)
+        """Everything about a rollout that is computed once it has been acted; `arrays` are its observations."""
+        done, steps = acted.done, self.steps
         with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and refused below
-            single_rewards = rewards.astype(np.float32)
-        self.check(buffer.arrays, single_rewards, [final[:3] for final in finals], self._columns_done)
-        self._columns_done += steps
+            single_rewards = acted.rewards.astype(np.float32)
+        self.check(arrays, single_rewards, [final[:3] for final in acted.finals], self._columns_done)
+        self._columns_done += done.shape[1]
         # Where a lost life ends an episode for the agent, or a game's end none, people still count whole games.
         hidden_ends = ends.hidden(done)
-        returns, lengths = self.episodes.record(rewards, ends.over(done), valid, hidden_ends)
+        if turns is None:
+            valid, starts = self._columns(done)
+            returns, lengths = self.episodes.record(acted.rewards, ends.over(done), valid, hidden_ends)
+        else:
+            returns, lengths = self.episodes.record(acted.rewards, done, np.ones_like(done), acted=turns.own)
+            acted, valid, starts, self._previous_start = turns.own_steps(acted, self._previous_start)
+            single_rewards = acted.rewards.astype(np.float32)
 
         tensor = torch.from_numpy
-        observations = buffer.finish()
+        observations, masks = acted.observations, acted.masks
         everything = Batch(
             observations=observations,
-            actions=tensor(np.concatenate([actions, np.zeros_like(actions[:, :1])], axis=1)),
+            actions=tensor(np.concatenate([acted.actions, np.zeros_like(acted.actions[:, :1])], axis=1)),
             valid=torch.ones(starts.shape, dtype=torch.bool),
             action_mask=None if masks is None else tensor(masks),
             starts=tensor(starts) if policy.rows else None,
@@ -179,17 +199,17 @@ class EnvCollector:
         )
         log_probs, values = evaluate_rows(policy, everything)
         next_values = values[:, 1:].clone()
-        if finals:
-            index, final_values = self._final_values(policy, finals)
+        if acted.finals:
+            index, final_values = evaluate_finals(policy, acted.finals)
             next_values[index] = final_values
 
         own_rewards = tensor(single_rewards)
         return Rollout(
             observations=map_nested(lambda leaf: leaf[:, :steps], observations),
-            actions=tensor(actions),
+            actions=tensor(acted.actions),
             rewards=own_rewards.clamp(-1, 1) if self.clip_rewards else own_rewards,
-            terminated=tensor(terminated),
-            truncated=tensor(truncated),
+            terminated=tensor(acted.terminated),
+            truncated=tensor(acted.truncated),
             valid=tensor(valid),
             log_probs=log_probs[:, :steps],
             values=values[:, :steps],
@@ -198,6 +218,7 @@ class EnvCollector:
             action_mask=None if masks is None else tensor(masks[:, :steps]),
             starts=tensor(starts[:, :steps]) if policy.rows else None,
             hidden=hidden,
+            next_observations=following(observations, acted.lasts) if self.keep_next else None,
             episode_returns=returns,
             episode_lengths=lengths,
             hidden_ends=hidden_ends,
@@ -219,24 +240,6 @@ class EnvCollector:
     def _final(self, infos: dict[str, Any], row: int, hidden: Tensor | None) -> tuple[Nested, Tensor | None]:
         """The true last observation of a cut episode, and the recurrent state that led to it."""
         return map_nested(standard, infos["final_obs"][row]), None if hidden is None else hidden[row]
-
-    def _final_values(
-        self, policy: ActorCritic, finals: list[tuple[int, int, Nested, Tensor | None]]
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Values of all cut episodes' last observations in one pass, and where in the rollout they belong."""
-        rows, columns, observations, hidden = zip(*finals, strict=True)
-        column = (slice(None), None) if policy.rows else ()
-        stacked = map_nested(lambda *leaves: np.stack(leaves)[column], observations[0], *observations[1:])
-        batch = Batch(
-            observations=map_nested(torch.from_numpy, stacked),
-            actions=torch.empty(0),
-            valid=torch.ones((len(rows), 1) if policy.rows else len(rows), dtype=torch.bool),
-            starts=torch.zeros(len(rows), 1, dtype=torch.bool) if policy.rows else None,
-            hidden=torch.stack(hidden) if policy.rows else None,
-        )
-        with torch.no_grad():
-            values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
-        return (torch.tensor(rows), torch.tensor(columns)), values
 
     def recent(self) -> dict[str, float]:
         """Mean raw return and length of the last 100 episodes."""
@@ -271,7 +274,7 @@ class EnvCollector:
             self._previous_done[row], self._previous_start[row] = False, True
             self.episodes.forget(row)
             if self._mask is not None:
-                self._mask[row] = True
+                self._mask[row] = True if self._mask_key is None else np.ravel(observation[self._mask_key])
         if not started_anew:
             return []
         return [

@@ -64,6 +64,7 @@ class EpisodeRecorder:
         done: NDArray[np.bool_],
         valid: NDArray[np.bool_],
         hidden: NDArray[np.bool_] | None = None,
+        acted: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Take in the next columns.
 
@@ -72,12 +73,13 @@ class EpisodeRecorder:
             done: bool `[N, T]`, where an episode ended.
             valid: bool `[N, T]`, which steps exist.
             hidden: bool `[N, T]`, where an end was hidden from the agent; None: nowhere.
+            acted: bool `[N, T]`, which steps a row's length counts: in a game its own; None: all that exist.
 
         Returns:
             Returns and lengths of the episodes or games that ended, in time order.
         """
         totals = np.cumsum(rewards * valid, axis=1) + self._return[:, None]
-        counts = np.cumsum(valid, axis=1) + self._length[:, None]
+        counts = np.cumsum(valid if acted is None else acted, axis=1) + self._length[:, None]
         columns, rows = np.nonzero((done if hidden is None else done | hidden).T)
         returns, lengths, told = np.empty(len(rows)), np.empty(len(rows), np.int64), np.ones(len(rows), bool)
         earlier_return, earlier_length = np.zeros(len(totals)), np.zeros(len(totals), np.int64)

@@ -1,9 +1,10 @@
 """Evaluation: separate environments, frozen normalisers, raw rewards, seeded anew each time."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -12,13 +13,30 @@ from numpy.typing import NDArray
 
 from envs.errors import RllabError
 from envs.make import EnvConfig, autoreset_mode, make_vector, reset
+from envs.multi_agent import ACTING, as_multi_agent
+from envs.registry import PETTINGZOO, family_of, find_spec
 from envs.termination import HIDDEN_END
 from rllab.masks import action_masks
+from rllab.nested import leaves_of
 from rllab.policies.actor_critic import ActorCritic
 from rllab.statistics import Summary, summarise
+from rllab.turns import advance
 
 MOST_ENVIRONMENTS = 8
 """Side by side in an evaluation."""
+EvaluationOpponent = Literal["auto", "self", "random"]
+"""Who plays the other players in evaluations; auto: at random in games of turns, else as in training."""
+
+
+def against(env: EnvConfig, opponent: EvaluationOpponent) -> EnvConfig:
+    """The environment to evaluate in: against itself a policy returns 0 in a zero-sum game, however well it plays."""
+    if opponent != "auto":
+        return replace(env, opponent=opponent)
+    if family_of(find_spec(env.id)) is not PETTINGZOO:
+        return env
+    with closing(make_vector(replace(env, num_envs=1))) as vector_env:
+        game = as_multi_agent(vector_env)
+        return replace(env, opponent="random") if game is not None and game.takes_turns else env
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,12 @@ class EvaluationResult:
     def length_mean(self) -> float:
         """Mean length in steps."""
         return float(self.lengths.mean())
+
+    @property
+    def won_drawn_lost(self) -> tuple[float, float, float]:
+        """The shares of episodes with a return above 0, of 0, and below 0, as games between players are counted."""
+        returns = self.returns
+        return float((returns > 0).mean()), float((returns == 0).mean()), float((returns < 0).mean())
 
     def summary(self) -> Summary:
         """Mean, standard deviation, interquartile mean and its 95 % bootstrap interval."""
@@ -78,15 +102,18 @@ class Evaluator:
         observations, infos = reset(self.env, self.seed)
         hidden, starts, resetting = policy.initial_hidden(count), np.ones(count, bool), np.zeros(count, bool)
         none, counted = np.zeros(count, bool), np.zeros(count, bool)  # counted: as in `EpisodeRecorder`
+        acting = infos.get(ACTING)
         while (played < share).any():
             if hidden is not None:
                 hidden = torch.where(torch.from_numpy(starts).unsqueeze(1), 0.0, hidden)
             noise = None if self.deterministic else policy.family.draw_noise(generator, (count,))
             mask = action_masks(observations, infos, policy, count)
-            actions, hidden = policy.act(observations, noise, hidden=hidden, action_mask=mask)
+            actions, after = policy.act(observations, noise, hidden=hidden, action_mask=mask)
+            hidden = advance(hidden, after, acting)
             observations, rewards, terminated, truncated, infos = self.env.step(policy.family.to_environment(actions))
             running_return += np.where(resetting, 0.0, rewards)
-            running_length += ~resetting
+            running_length += ~resetting if acting is None else acting
+            acting = infos.get(ACTING)
             done = (terminated | truncated) & ~resetting
             starts = resetting if self.skips_resets else done
             # A lost life may end an episode for the agent, and a game's end none; what is reported is the whole game.
@@ -121,13 +148,17 @@ def film(
     """Frames of one episode, drawn as they are asked for; played by the distribution's mode unless told otherwise."""
     from envs.render import record_episode
 
-    hidden, generator = policy.initial_hidden(1), np.random.default_rng(seed)
+    hidden: torch.Tensor | None = None
+    generator = np.random.default_rng(seed)
 
     def play(observations: Any, infos: dict[str, Any]) -> Any:
         nonlocal hidden
-        mask = action_masks(observations, infos, policy, 1)
-        noise = None if deterministic else policy.family.draw_noise(generator, (1,))
-        actions, hidden = policy.act(observations, noise, hidden=hidden, action_mask=mask)
+        rows = len(leaves_of(observations)[0])  # 1, or a game's players
+        hidden = policy.initial_hidden(rows) if hidden is None else hidden
+        mask = action_masks(observations, infos, policy, rows)
+        noise = None if deterministic else policy.family.draw_noise(generator, (rows,))
+        actions, after = policy.act(observations, noise, hidden=hidden, action_mask=mask)
+        hidden = advance(hidden, after, infos.get(ACTING))
         return policy.family.to_environment(actions)
 
     return record_episode(env, play, max_steps=max_steps, seed=seed)

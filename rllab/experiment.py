@@ -18,7 +18,7 @@ from rllab.checkpoints import CheckpointWarning
 from rllab.collect import EnvCollector
 from rllab.config import TrainConfig, configure
 from rllab.descriptions import not_of_use
-from rllab.evaluate import EvaluationResult, Evaluator, film
+from rllab.evaluate import EvaluationOpponent, EvaluationResult, Evaluator, against, film
 from rllab.interrupt import Interrupted
 from rllab.policies import ActorCritic
 from rllab.runs import Run, default_folder
@@ -190,7 +190,7 @@ def load_with_config(path: Path | str, checkpoint: Checkpoint = "best") -> tuple
 
 def evaluate(
     run: TrainedRun | Path | str, *, episodes: int = 10, seed: int = 0, deterministic: bool | None = None,
-    checkpoint: Checkpoint = "best",
+    checkpoint: Checkpoint = "best", opponent: EvaluationOpponent | None = None,
 ) -> EvaluationResult:  # fmt: skip
     """Play a run's policy in fresh environments; returns and lengths are the environment's own.
 
@@ -200,12 +200,18 @@ def evaluate(
         seed: of the episodes.
         deterministic: act by the mode rather than by sampling; None: as the run's own evaluations did.
         checkpoint: as in `load`.
+        opponent: who plays a game's other players (`rllab.train.LoopConfig`); None: as in the run's own evaluations.
     """
     path = run.path if isinstance(run, TrainedRun) else run
     policy, config, _ = load_with_config(path, checkpoint)
     deterministic = config.loop.evaluation_deterministic if deterministic is None else deterministic
     with (
-        Evaluator(config.env, episodes, seed=seed, deterministic=deterministic) as evaluator,
+        Evaluator(
+            against(config.env, opponent or config.loop.evaluation_opponent),
+            episodes,
+            seed=seed,
+            deterministic=deterministic,
+        ) as evaluator,
         single_threaded(policy.single_threaded),
     ):
         return evaluator(policy)
@@ -234,7 +240,7 @@ class Workshop:
 
     def check(self) -> None:
         """Raise RllabError if the agent cannot cut this many environments' rollouts into its minibatches."""
-        self.config.agent.check(self.config.env.num_envs, self.policy.rows)
+        self.config.agent.check(self.vector_env.num_envs, self.policy.rows)
 
     def training(
         self,
@@ -254,7 +260,7 @@ class Workshop:
         if config.loop.evaluation_every:
             seed = config.seed + EVALUATION_SEED
             self.evaluator = Evaluator(
-                config.env, config.loop.evaluation_episodes, seed=seed,
+                against(config.env, config.loop.evaluation_opponent), config.loop.evaluation_episodes, seed=seed,
                 deterministic=config.loop.evaluation_deterministic,
             )  # fmt: skip
         return Training(

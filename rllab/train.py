@@ -17,7 +17,7 @@ from envs.normalise import RewardScaling
 from rllab.agents.agent import Agent, Metrics
 from rllab.callbacks import Callback, StopAtReturn
 from rllab.collect import Collector
-from rllab.evaluate import EvaluationResult
+from rllab.evaluate import EvaluationOpponent, EvaluationResult
 from rllab.interrupt import Interrupted, deferred_signals
 from rllab.metrics import MetricsWriter
 from rllab.policies.policy import Policy
@@ -41,6 +41,9 @@ class LoopConfig:
     """Episodes of an evaluation."""
     evaluation_deterministic: bool = True
     """Whether evaluations act by the distribution's mode rather than by sampling."""
+    evaluation_opponent: EvaluationOpponent = "auto"
+    """Who plays the other players of PettingZoo's games in evaluations. random: uniformly among the legal actions, the
+    policy a seat after the other; self: the policy; auto: random where players take turns, else as in training."""
     checkpoint_every: int = 50_000
     """Steps between checkpoints; 0 leaves only the best by evaluation and the last."""
     keep_checkpoints: int = 3

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from rllab.frames import FrameStacks
 from rllab.nested import Nested, map_nested
 from rllab.policies.policy import Policy
 from rllab.rollout import Batch
+from rllab.turns import Final
 
 
 def evaluate_rows(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -30,6 +32,23 @@ def evaluate_rows(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
         ]
         log_probs, values = torch.cat([p.log_prob for p in pieces]), torch.cat([p.value for p in pieces])
         return log_probs.view(shape).cpu(), values.view(shape).cpu()
+
+
+def evaluate_finals(policy: Policy, finals: list[Final]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Values of all cut episodes' last observations in one pass, and where in the rollout they belong."""
+    rows, columns, observations, hidden = zip(*finals, strict=True)
+    column = (slice(None), None) if policy.rows else ()
+    stacked = map_nested(lambda *leaves: np.stack(leaves)[column], observations[0], *observations[1:])
+    batch = Batch(
+        observations=map_nested(torch.from_numpy, stacked),
+        actions=torch.empty(0),
+        valid=torch.ones((len(rows), 1) if policy.rows else len(rows), dtype=torch.bool),
+        starts=torch.zeros(len(rows), 1, dtype=torch.bool) if policy.rows else None,
+        hidden=torch.stack(hidden) if policy.rows else None,
+    )
+    with torch.no_grad():
+        values = policy.value(batch.to(policy.device)).reshape(-1).cpu()
+    return (torch.tensor(rows), torch.tensor(columns)), values
 
 
 def following(observations: Nested, lasts: list[tuple[int, int, Nested]]) -> Nested:

@@ -12,10 +12,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from envs.errors import RllabError
-from envs.render import write_video
+from envs.render import frames_per_second, write_video
 from rllab.cli.arguments import parse
 from rllab.cli.console import interval, number, print_next, print_table, quoted
-from rllab.cli.watch import frames_per_second
 from rllab.config import configure
 from rllab.evaluate import film
 from rllab.experiment import evaluate, load, train

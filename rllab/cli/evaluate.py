@@ -11,7 +11,7 @@ from envs.atari_scores import human_normalised
 from envs.registry import ATARI, family_of, find_spec
 from rllab.cli.arguments import Flag, RunPaths, at_least_one, checkpoint_named, parse
 from rllab.cli.console import interval, number, print_table
-from rllab.evaluate import Evaluator
+from rllab.evaluate import Evaluator, against
 from rllab.experiment import load_with_config
 from rllab.runs import find_runs, is_run
 
@@ -30,9 +30,12 @@ class EvaluateArguments:
     """sampled; most_probable (the mean of a Gaussian); run: as the run's own evaluations do."""
     seed: int = 0
     """Of the episodes, and of sampled actions."""
+    opponent: Literal["run", "auto", "self", "random"] = "run"
+    """Who plays the other players of PettingZoo's games. random: uniformly among the legal actions; self: the policy;
+    auto: random where players take turns, else as in training; run: as in the run's own evaluations."""
     json: Flag = False
     """Print JSON: an object with env, episodes, actions, mean, std, iqm, ci95 and returns, for Atari human_normalised
-    too; several runs give a list."""
+    too, against an opponent won, drawn and lost; several runs give a list."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -49,8 +52,10 @@ def command(argv: Sequence[str]) -> int:
         return 0
     columns = ["Run", "Environment", "Step", "Actions", "Mean", "Std", "IQM", "95 % interval"]
     scored = any("human_normalised" in document for document, _ in results)
+    played = any("opponent" in document for document, _ in results)
+    shares = ["Won", "Drawn", "Lost"]
     print_table(
-        columns + ["Human-normalised"] * scored,
+        columns + ["Human-normalised"] * scored + shares * played,
         [
             (
                 str(path),
@@ -62,14 +67,17 @@ def command(argv: Sequence[str]) -> int:
                 number(document["iqm"]),
                 interval(*document["ci95"]),
                 *([_percent(document.get("human_normalised"))] * scored),
+                *([_percent(document.get(share.lower())) for share in shares] * played),
             )
             for path, (document, step) in zip(paths, results, strict=True)
         ],
-        right=("Step", "Mean", "Std", "IQM", "95 % interval", "Human-normalised"),
+        right=("Step", "Mean", "Std", "IQM", "95 % interval", "Human-normalised", *shares),
     )
     print(f"{arguments.episodes} episodes each; the interval is that of the interquartile mean (IQM).")
     if scored:
         print("Human-normalised: the mean, where 0 % is play at random and 100 % a professional's (Wang et al. 2016).")
+    if played:
+        print("Won, drawn, lost: returns above, of and below 0, against players who choose at random; seats in turn.")
     return 0
 
 
@@ -83,8 +91,10 @@ def _evaluate(
     """What `--json` prints of a run, and the step of the checkpoint that was played."""
     policy, config, step = load_with_config(path, checkpoint)
     deterministic = {"run": config.loop.evaluation_deterministic, "sampled": False, "most_probable": True}
+    opponent = config.loop.evaluation_opponent if arguments.opponent == "run" else arguments.opponent
+    env = against(config.env, opponent)
     with Evaluator(
-        config.env, arguments.episodes, seed=arguments.seed, deterministic=deterministic[arguments.actions]
+        env, arguments.episodes, seed=arguments.seed, deterministic=deterministic[arguments.actions]
     ) as evaluator:
         result = evaluator(policy)
     document = {
@@ -97,4 +107,7 @@ def _evaluate(
     spec = find_spec(config.env.id)
     if family_of(spec) is ATARI and (normalised := human_normalised(game_of(spec), result.mean)) is not None:
         document["human_normalised"] = normalised
+    if env.opponent != "self":
+        document["opponent"] = env.opponent
+        document["won"], document["drawn"], document["lost"] = result.won_drawn_lost
     return document, step

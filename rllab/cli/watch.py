@@ -6,8 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from envs.errors import RllabError
-from envs.make import EnvConfig, make_single
-from envs.render import render_fps, write_video
+from envs.render import frames_per_second, write_video
 from rllab.cli.arguments import RunPath, checkpoint_named, parse
 from rllab.evaluate import film
 from rllab.experiment import load_with_config
@@ -56,15 +55,6 @@ def command(argv: Sequence[str]) -> int:
     episodes = "1 episode" if arguments.episodes == 1 else f"{arguments.episodes} episodes"
     print(f"{output}: {episodes}, {count:,} frames, {count / fps:.0f} s, policy of step {step:,}")
     return 0
-
-
-def frames_per_second(env: EnvConfig) -> float:
-    """The speed at which the environment's videos run in its own time."""
-    single = make_single(env)
-    try:
-        return render_fps(single)
-    finally:
-        single.close()
 
 
 def _check_suffix(path: Path) -> None:

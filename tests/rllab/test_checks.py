@@ -31,6 +31,10 @@ def test_what_lies_within_bounds_passes_up_to_the_bounds_themselves() -> None:
     check(UNIT, observed(-1.0))
 
 
+def test_booleans_have_no_bounds_to_leave() -> None:
+    check(spaces.Box(0, 1, (2,), np.bool_), np.ones((2, 4, 2), np.bool_))
+
+
 def test_an_observation_out_of_bounds_is_named_with_environment_step_value_and_way_out() -> None:
     with pytest.raises(RllabError) as caught:
         check(UNIT, observed(1.5))

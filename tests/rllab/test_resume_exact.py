@@ -40,11 +40,15 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Atari": ("ppo", "BreakoutNoFrameskip-v4", ATARI),
     "Atari, sticky": ("ppo", "ALE/Breakout-v5", ATARI),
     "Atari, one by one": ("ppo", "ALE/Breakout-v5", {**ATARI, "protocol": "mnih2015", "vectorization": "sync"}),
+    "PettingZoo, in turns": ("ppo", "pettingzoo:classic/tictactoe_v3", {"steps": 2_500}),
+    "PettingZoo, at once": ("ppo", "pettingzoo:classic/rps_v2", {
+        "steps": 1_500, "recurrence": "gru", "recurrent_size": 8, "num_envs": 2, "max_episode_steps": 10,
+    }),
     "REINFORCE": ("reinforce", "Taxi-v4", {"steps": 4_000, "entropy_coefficient": 0.01, "critic_epochs": 3}),
 }  # fmt: skip
 
 
-PACKAGES = {"MuJoCo": "mujoco", "Box2D": "Box2D", "Atari": "ale_py"}
+PACKAGES = {"MuJoCo": "mujoco", "Box2D": "Box2D", "Atari": "ale_py", "PettingZoo": "pettingzoo"}
 
 
 def wait_for(path: Path, process: Any) -> None:
