@@ -5,13 +5,12 @@ Merity, Keskar, Socher 2017, "Regularizing and optimizing LSTM language models",
 so that expectations stay and nothing is to be done outside of training.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.errors import RllabError
+from language.models.lstm import LSTM, autocast_to_bfloat16, bfloat16_lstm_works
 
 
 def check_dropout(name: str, share: float) -> None:
@@ -52,7 +51,7 @@ class EmbeddingDropout(nn.Module):
         return vectors * functional.dropout(vectors.new_ones(self.vocabulary_size, 1), self.share)[tokens]
 
 
-class WeightDroppedLSTM(nn.LSTM):
+class WeightDroppedLSTM(LSTM):
     """One layer of `torch.nn.LSTM` whose recurrent weights are dropped in training, by one mask a call (DropConnect).
 
     The parameters are those of `torch.nn.LSTM` and learn through the mask. torch's kernel runs on the dropped weights:
@@ -68,11 +67,11 @@ class WeightDroppedLSTM(nn.LSTM):
 
         Under autocast to bfloat16 the products are in it where oneDNN has such an LSTM; what comes out is float32.
         """
-        low = isinstance(x, Tensor) and x.device.type == "cpu" and _autocast_to_bfloat16() and bfloat16_lstm_works()
+        low = isinstance(x, Tensor) and autocast_to_bfloat16(x) and bfloat16_lstm_works()
         with torch.autocast("cpu", enabled=False):
             if low or (self.training and self.share > 0):
                 return self._on_changed_weights(x, state, torch.bfloat16 if low else x.dtype)
-            return super().forward(x, state)
+            return super().forward(x, state)  # type: ignore[no-untyped-call]
 
     def _on_changed_weights(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None, dtype: torch.dtype
@@ -88,22 +87,3 @@ class WeightDroppedLSTM(nn.LSTM):
             True, 1, 0.0, self.training, False, True,
         )  # fmt: skip
         return outputs.to(x.dtype), (h.to(x.dtype), c.to(x.dtype))
-
-
-def _autocast_to_bfloat16() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-
-
-@cache
-def bfloat16_lstm_works() -> bool:
-    """Whether this processor has oneDNN's LSTM in bfloat16, with derivatives: most have not, and say so when called."""
-    with torch.random.fork_rng(devices=[]):  # its first weights are nothing to the numbers that a training draws
-        lstm = nn.LSTM(8, 8, batch_first=True).bfloat16()
-    try:
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return False
-        with torch.enable_grad():
-            lstm(torch.ones(2, 3, 8, dtype=torch.bfloat16))[0].sum().backward()
-    except (AttributeError, RuntimeError):  # another version of torch, another processor
-        return False
-    return True

@@ -17,6 +17,7 @@ from envs.errors import RllabError
 from language.models.documents import WHAT_FITS, ReadingConfig, checked_classes, class_count
 from language.models.dropout import check_dropout
 from language.models.elmo import ELMo, ELMoConfig, ELMoLanguageModel, LayerMix
+from language.models.lstm import LSTM
 from language.models.padding import check_right_padded, lengths_of
 
 
@@ -62,7 +63,7 @@ class ELMoClassifier(nn.Module):
         outputs = class_count(config.classes)
         self.elmo = ELMo(config.elmo).requires_grad_(False)
         self.mix = LayerMix(config.elmo.layers + 1, config.normalise)
-        self.lstm = nn.LSTM(2 * config.elmo.width, config.hidden_width, batch_first=True, bidirectional=True)
+        self.lstm = LSTM(2 * config.elmo.width, config.hidden_width, batch_first=True, bidirectional=True)
         self.head = nn.Linear(4 * config.hidden_width, outputs)
 
     def load_encoder(self, model: ELMo | ELMoLanguageModel) -> None:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from envs.errors import RllabError
 from language.models.blocks import check_length
 from language.models.linear import Linear, linear
+from language.models.lstm import LSTM
 from language.models.padding import aligned_left, check_right_padded, lengths_of
 
 States = tuple[Tensor, Tensor]
@@ -84,8 +85,8 @@ class LSTMTranslation(nn.Module):
         self.config = config
         width, dropout = config.width, config.dropout if config.layers > 1 else 0.0
         self.tokens = nn.Embedding(config.vocabulary_size, width)
-        self.encoder = nn.LSTM(width, width // 2, config.layers, batch_first=True, dropout=dropout, bidirectional=True)
-        self.decoder = nn.LSTM(width, width, config.layers, batch_first=True, dropout=dropout)
+        self.encoder = LSTM(width, width // 2, config.layers, batch_first=True, dropout=dropout, bidirectional=True)
+        self.decoder = LSTM(width, width, config.layers, batch_first=True, dropout=dropout)
         self.score = Linear(width, width, bias=False)
         self.combined = Linear(2 * width, width, bias=False)
         # Of size 1/√width: tied, a unit normal one would begin with logits of size √width.

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from envs.errors import RllabError
 from language.models.layer_groups import by_layer
 from language.models.linear import linear
+from language.models.lstm import LSTM
 from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
 from language.models.padding import aligned_left, check_right_padded, lengths_of
 
@@ -87,9 +88,9 @@ class MoELSTM(nn.Module):
         # Of size 1/√width: tied, a unit normal one would begin with logits of size √width.
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         projection = width if units != width else 0
-        self.first = nn.LSTM(width, units, batch_first=True, proj_size=projection)
+        self.first = LSTM(width, units, batch_first=True, proj_size=projection)
         self.mixture = MixtureOfExperts(config)
-        self.second = nn.LSTM(width, units, batch_first=True, proj_size=projection)
+        self.second = LSTM(width, units, batch_first=True, proj_size=projection)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
         self.softmax = None if config.tied else nn.Parameter(self.embedding.weight.detach().clone())
 

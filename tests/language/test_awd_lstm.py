@@ -1,17 +1,20 @@
 """AWD-LSTM: published sizes, torch's own LSTM as oracle, every dropout, penalties, reading on, decoding."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from envs.errors import RllabError
 from language.decoding import DecodingConfig, generate
 from language.decoding.protocol import Decodable
 from language.models.awd_lstm import AWDLSTM, AWDLSTMConfig, activation_penalties
-from language.models.dropout import EmbeddingDropout, VariationalDropout, WeightDroppedLSTM, bfloat16_lstm_works
+from language.models.dropout import EmbeddingDropout, VariationalDropout, WeightDroppedLSTM
+from language.models.lstm import LSTM, bfloat16_lstm_works
 from language.models.padding import aligned_left, check_right_padded, reversed_rows
 
 CONFIG = AWDLSTMConfig(11, width=4, layers=3, hidden_width=6)
@@ -81,6 +84,22 @@ def test_under_bfloat16_what_goes_on_from_batch_to_batch_stays_in_float32(
         made.forward_from(TOKENS, result.state.detached())
     assert {output.dtype for output in result.raw_outputs} == {torch.float32}
     result.logits.float().sum().backward()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_without_an_lstm_in_bfloat16_one_in_float32_takes_its_place(
+    packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("language.models.lstm.bfloat16_lstm_works", lambda: False)
+    lstm = LSTM(8, 8, batch_first=True)
+    x: Any = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    state = (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
+    if packed:
+        x = pack_padded_sequence(x, torch.tensor([3, 2]), batch_first=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, (h, _) = lstm(x, state)
+    assert outputs.data.dtype == h.dtype == torch.float32
+    torch.testing.assert_close(outputs.data, lstm(x.float(), state)[0].data)
 
 
 def test_the_trial_of_an_lstm_in_bfloat16_draws_no_random_numbers() -> None:
