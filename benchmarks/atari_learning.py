@@ -29,10 +29,10 @@ from ppo_atari import (
 from rllab.agents.agent import Metrics
 from rllab.callbacks import Callback
 from rllab.config import configure
-from rllab.experiment import Workshop
 from rllab.plots import PALETTE
 from rllab.rollout import Rollout
 from rllab.train import Training
+from rllab.workshop import Workshop
 
 WINDOW, EVERY = 100, 10
 

@@ -26,8 +26,8 @@ from envs.make import reset
 from envs.registry import family_of, find_spec
 from envs.simulators import quiet_mujoco
 from rllab.config import configure
-from rllab.experiment import Workshop
 from rllab.runs import Run
+from rllab.workshop import Workshop
 
 console = Console(width=None if os.isatty(1) else 140)
 

@@ -19,10 +19,10 @@ from rich.table import Table
 from rllab.agents.agent import Metrics
 from rllab.callbacks import Callback
 from rllab.config import configure
-from rllab.experiment import Workshop
 from rllab.rollout import Rollout
 from rllab.runs import Run
 from rllab.train import Training
+from rllab.workshop import Workshop
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from rllab.agents.agent import Metrics
 from rllab.callbacks import Callback
 from rllab.config import configure
 from rllab.evaluate import Evaluator
-from rllab.experiment import Workshop
 from rllab.plots import PALETTE
 from rllab.rollout import Rollout
 from rllab.statistics import bootstrap_interval
 from rllab.train import Training
+from rllab.workshop import Workshop
 
 Side = Literal["rllab", "region", "peer"]
 SIDES: dict[Side, str] = {"rllab": "rllab", "region": "rllab, the peer's δ", "peer": "Stable-Baselines3"}

@@ -20,10 +20,10 @@ from rich.table import Table
 from rllab.agents.agent import Metrics
 from rllab.callbacks import Callback
 from rllab.config import configure
-from rllab.experiment import Workshop
 from rllab.rollout import Rollout
 from rllab.statistics import bootstrap_interval
 from rllab.train import Training
+from rllab.workshop import Workshop
 
 ENV = "CartPole-v1"
 THRESHOLD, WINDOW = 475.0, 100

@@ -82,7 +82,7 @@ class Configured(Protocol):
 
 
 class Parts(Protocol):
-    """The live parts of a run, as far as they are looked at here (`rllab.experiment.Workshop`)."""
+    """The live parts of a run, as far as they are looked at here (`rllab.workshop.Workshop`)."""
 
     @property
     def config(self) -> Configured:

@@ -24,9 +24,10 @@ from preference.store import Store, Task
 from preference.teachers import SYNTHETIC, FileTeacher, Teacher
 from rllab.callbacks import Callback
 from rllab.config import TrainConfig
-from rllab.experiment import TrainedRun, Workshop, finish, go_on, reopened
+from rllab.experiment import TrainedRun, finish, go_on, reopened
 from rllab.runs import Run, default_folder
 from rllab.train import Training
+from rllab.workshop import Workshop
 
 STORE_FILE, REWARD_FOLDER = "comparisons.sqlite", "reward"
 

@@ -47,10 +47,11 @@ from preference.store import Store
 from preference.vec_env import GymnasiumVecEnv
 from rllab.callbacks import Callback
 from rllab.evaluate import EvaluationResult, Evaluator, film
-from rllab.experiment import EVALUATION_SEED, VIDEO_FRAMES, Checkpoint, go_on
+from rllab.experiment import Checkpoint, go_on
 from rllab.files import explained_write_errors
 from rllab.runs import Run, default_folder
 from rllab.train import LoopConfig, Training
+from rllab.workshop import EVALUATION_SEED, VIDEO_FRAMES
 
 KIND = "preference-off-policy"
 """Of these runs, in their config.json."""

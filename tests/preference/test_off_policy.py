@@ -23,10 +23,10 @@ from preference.off_policy_config import OffPolicyConfig, OffPolicyRunConfig
 from preference.reward_model import RewardConfig, RewardModel
 from rllab.callbacks import Callback
 from rllab.cli.main import main
-from rllab.experiment import EVALUATION_SEED
 from rllab.interrupt import Interrupted
 from rllab.runs import Run
 from rllab.train import LoopConfig
+from rllab.workshop import EVALUATION_SEED
 
 COUNTING, IN_PARTS, PICTURES = "OffPolicyCounting-v0", "OffPolicyInParts-v0", "OffPolicyPictures-v0"
 

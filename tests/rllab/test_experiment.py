@@ -94,7 +94,7 @@ def test_evaluating_a_run_is_repeatable_and_in_raw_rewards(pendulum: rllab.Train
 
 
 def test_the_best_checkpoint_reproduces_the_best_evaluation(pendulum: rllab.TrainedRun) -> None:
-    from rllab.experiment import EVALUATION_SEED
+    from rllab.workshop import EVALUATION_SEED
 
     rows = Run.open(pendulum.path).read_metrics()
     best = max(row.get("evaluation/return_mean", -math.inf) for row in rows)
