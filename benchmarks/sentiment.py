@@ -40,6 +40,8 @@ EPOCHS = {
     "bert": ((200, 20), (2_000, 8), (10**9, 1)), "elmo": ((200, 20), (2_000, 8), (10**9, 1)),
 }  # fmt: skip
 """By kind: up to so many documents, so many epochs; the best one by the part for validation is kept."""
+RATE_FROM_SCRATCH = {"ulmfit": 1e-3}
+"""By kind, where it is not that of fine-tuning: at 0.01 an AWD-LSTM that knows nothing stays at chance."""
 ABLATION: dict[str, dict[str, Any]] = {
     "all three": {},
     "constant rate": {"schedule": "constant", "warmup": 0.0},
@@ -194,6 +196,7 @@ def _fine_tuning(cell: Cell, usual: FineTuningConfig, arguments: Arguments) -> F
     if not cell.pretrained:
         changed["gradual_unfreezing"] = False  # layers that know nothing yet are of no use while they are frozen
         changed["layer_factor"] = 1.0
+        changed["learning_rate"] = RATE_FROM_SCRATCH.get(cell.kind, usual.learning_rate)
     return replace(usual, **changed)
 
 
