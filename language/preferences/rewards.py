@@ -185,7 +185,10 @@ def _single(text: str, device: str) -> TextReward:
     if not argument:
         raise RllabError(f"'{text}' names no reward; there are {FORMS}.")
     if kind == "keywords":
-        return KeywordReward(tuple(filter(None, argument.split(","))))
+        keywords = tuple(filter(None, (word.strip() for word in argument.split(","))))
+        if not keywords:
+            raise RllabError(f"'{text}' names no words; write keywords:great,wonderful.")
+        return KeywordReward(keywords)
     if kind == "length":
         words = _number(argument)
         if words is None or words < 1:
