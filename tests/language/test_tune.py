@@ -169,10 +169,11 @@ def test_a_judge_that_fails_in_mid_run_leaves_the_last_checkpoint(folder: Path, 
     sys.modules["failing_judge"] = sys.modules[__name__]
     loop = TuneLoopConfig(5_000, evaluation_every=0, checkpoint_every=1, tensorboard=False)
     config = replace(config_of(folder, loop=loop), reward=("python:failing_judge:failing",))
-    with pytest.raises(RllabError, match="TimeoutError: no answer"):
+    with pytest.raises(RllabError, match="TimeoutError: no answer") as error:
         tune(config, tmp_path / "run", quiet=True)
     Failing.calls = -10_000
     steps = Run.open(tmp_path / "run").checkpoints.latest()
+    assert f"`rllab resume {tmp_path / 'run'}` goes on from step {steps:,}." in str(error.value)
     assert steps == int(Run.open(tmp_path / "run").read_metrics()[-1]["steps"])
     again = resume(tmp_path / "run", steps=steps + 100, quiet=True)
     assert again.steps >= steps + 100
