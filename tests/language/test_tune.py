@@ -85,6 +85,16 @@ def test_every_agent_teaches_a_model_to_write_a_letter(agent: str) -> None:
     assert max(divergences) <= 0.03
 
 
+def test_defaults_are_the_papers_numbers() -> None:
+    ppo = DEFAULTS["ppo"]
+    assert isinstance(ppo, PPOConfig)
+    assert (ppo.clip_range, ppo.value_clip_range, ppo.value_coefficient, ppo.epochs) == (0.2, 0.2, 0.1, 4)
+    assert {(agent.discount, agent.gae_lambda) for agent in DEFAULTS.values()} == {(1.0, 0.95)}
+    rewarding, drawing = RewardConfig(), ResponsesConfig()
+    assert (rewarding.beta, rewarding.kl_estimator, rewarding.kl_horizon) == (0.05, "k1", 10_000)
+    assert (drawing.maximum_new_tokens, drawing.temperature) == (24, 1.0)
+
+
 def test_a_run_has_metrics_evaluations_and_models(folder: Path, tmp_path: Path) -> None:
     run = tune(config_of(folder), tmp_path / "run", quiet=True)
     assert run.steps >= 600
@@ -97,6 +107,9 @@ def test_a_run_has_metrics_evaluations_and_models(folder: Path, tmp_path: Path) 
         "share_without_stop",
         "approximate_kl",
         "clip_fraction",
+        "return_mean",
+        "length_mean",
+        "explained_variance",
     }
     assert wanted <= set(rows[0])
     evaluations = read_evaluations(run.path)
