@@ -23,6 +23,8 @@ from language.preferences.text_evaluation import FILE, _line, read_evaluations
 from language.preferences.text_models import text_model
 from language.preferences.tune import TuneWorkshop, resume, tune
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
+from language.tokenizers import CharacterLevel, CharacterLevelConfig
+from language.tokenizers.special import SpecialTokens
 from rllab.agents import AGENTS, PPOConfig, ReinforceConfig, TRPOConfig
 from rllab.callbacks import Callback
 from rllab.runs import Run
@@ -252,6 +254,14 @@ def test_what_cannot_work_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         command([str(folder / "model"), "--out", str(out)])
     with pytest.raises(RllabError, match="holds no trained model"):
         command([str(tmp_path), "--reward", REWARD, "--out", str(out)])
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused_though_it_has_as_many_tokens(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", gpt(), tokenizer())
+    config = CharacterLevelConfig(special=SpecialTokens(unknown="<unk>", end="<end>"))
+    CharacterLevel.train(["ijklmnop "], config).save(tmp_path / "model" / "tokenizer")
+    with pytest.raises(RllabError, match="as many tokens as the model's, but other ones"):
+        load_model(tmp_path / "model")
 
 
 def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path: Path) -> None:
