@@ -1,13 +1,14 @@
 """A trained model on disk: its kind and configuration, its weights, and the tokenizer that goes with it.
 
 model/
-  model.json          kind, configuration, version
+  model.json          kind, configuration, version, a digest of the tokenizer's vocabulary
   model.safetensors   weights
   tokenizer/          see `language.tokenizers`
 
 A model of `transformers` lies there as `transformers` keeps it; its own folders, too, can be loaded.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from importlib import import_module
@@ -47,6 +48,8 @@ KINDS = {
 MODEL_FOLDER = "model"
 """Where a run keeps its model."""
 _CONFIG, _WEIGHTS, _TOKENIZER, _VERSION = "model.json", "model.safetensors", "tokenizer", 1
+_VOCABULARY = "vocabulary"
+"""The key of its digest in model.json."""
 _CAUSAL, _CAUSAL_FILES = "causal-lm", "language.models.causal_lm_files"
 
 
@@ -83,7 +86,10 @@ def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> No
     kind = kind_of(model)
     if kind != _CAUSAL:  # which is merged when it is written
         model = getattr(model, "merged", lambda: model)()
-    document = {"kind": kind, "version": _VERSION, "config": asdict(model.config)}  # type: ignore[call-overload]
+    document = {
+        "kind": kind, "version": _VERSION, "config": asdict(model.config),  # type: ignore[call-overload]
+        _VOCABULARY: vocabulary_digest(tokenizer),
+    }  # fmt: skip
     with explained_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path / _TOKENIZER)
@@ -121,7 +127,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
     if kind == _CAUSAL:
         model, _ = import_module(_CAUSAL_FILES).load_causal_lm(path, device)
         tokenizer = load_tokenizer(path / _TOKENIZER)
-        check_vocabulary(tokenizer, model.vocabulary_size)
+        check_vocabulary(tokenizer, model.vocabulary_size, document.get(_VOCABULARY))
         return model, tokenizer
     try:
         config = rebuilt(configuration_class(kind), settings)
@@ -136,7 +142,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
     except (OSError, SafetensorError, RuntimeError, TypeError) as error:
         raise RllabError(f"The model in {path} is damaged ({' '.join(str(error).split())}); train it again.") from error
     tokenizer = load_tokenizer(path / _TOKENIZER)
-    check_vocabulary(tokenizer, config.vocabulary_size)
+    check_vocabulary(tokenizer, config.vocabulary_size, document.get(_VOCABULARY))
     return model.to(device).eval(), tokenizer
 
 
@@ -171,12 +177,23 @@ def _found(path: Path) -> Path:
     return path / MODEL_FOLDER if (path / MODEL_FOLDER / _CONFIG).is_file() else path
 
 
-def check_vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> None:
-    """Raise RllabError if a tokenizer has another number of tokens than a model."""
+def vocabulary_digest(tokenizer: Tokenizer) -> str:
+    """SHA-256 of the tokens in the order of their ids, by which a model knows its tokenizer."""
+    tokens = sorted(tokenizer.vocabulary, key=tokenizer.vocabulary.__getitem__)
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocabulary_size: int, digest: str | None = None) -> None:
+    """Raise RllabError if a tokenizer has another number of tokens than a model, or others than those of the digest."""
     if len(tokenizer) != vocabulary_size:
         raise RllabError(
             f"The tokenizer has {len(tokenizer):,} tokens and the model {vocabulary_size:,}; use the tokenizer that "
             "the model was trained with."
+        )
+    if digest is not None and vocabulary_digest(tokenizer) != digest:
+        raise RllabError(
+            "The tokenizer has as many tokens as the model's, but other ones; use the tokenizer that the model was "
+            "trained with."
         )
 
 

@@ -61,6 +61,10 @@ class RewardConfig:
             raise RllabError("A beta of 0 cannot adapt to kl_target, as it is multiplied; begin with 0.15.")
 
 
+class ConstantRewardWarning(UserWarning):
+    """The reward does not tell the responses of a rollout apart."""
+
+
 class KLRunawayError(RllabError):
     """The policy left the reference further than was allowed."""
 
@@ -188,6 +192,7 @@ class TextCollector:
         if constant and not self._said_constant:
             warnings.warn(
                 f"the reward is {scores[0]:g} for all {len(scores)} responses of a rollout: nothing is learnt from it",
+                ConstantRewardWarning,
                 stacklevel=3,
             )
         self._said_constant = constant

@@ -91,6 +91,8 @@ def _chosen_and_rejected(record: Record, template: ChatTemplate) -> tuple[str, s
             messages = list(chosen[:-1])
             if messages != list(rejected[:-1]):
                 raise RllabError("the prompts of chosen and rejected differ: all messages but the last must agree")
+            if isinstance(prompt, str) and not any(prompt.strip() in content_of(each) for each in messages):
+                raise RllabError("the prompts differ: what is under 'prompt' is in no message before the last")
         role = role_of(chosen[-1])
         answers = [_answers(side, messages, prompt, template) for side in (chosen, rejected)]
         return template.prompt(messages, role), answers[0], answers[1]

@@ -122,31 +122,34 @@ class WeightedSum:
         return [float(value) for value in np.sum(scores, axis=0)]
 
 
+class RewardFailedError(RllabError):
+    """A reward gave no scores, or none that can be learnt from."""
+
+
 def score(reward: TextReward, prompts: Sequence[str], responses: Sequence[str]) -> NDArray[np.float64]:
     """The scores `[N]`, checked.
 
     Raises:
-        RllabError: the reward failed, or gave another number of scores, or one that is not finite (with the text).
+        RewardFailedError: the reward failed, or gave another number of scores, or one that is not finite (with the
+            text).
     """
     try:
         found = np.asarray(reward(prompts, responses), dtype=np.float64)
     except RllabError:
         raise
     except Exception as error:
-        raise RllabError(
-            f"The reward failed ({type(error).__name__}: {' '.join(str(error).split())}), so training stopped; "
-            "what was saved before is intact."
+        raise RewardFailedError(
+            f"The reward failed ({type(error).__name__}: {' '.join(str(error).split())})."
         ) from error
     if found.shape != (len(responses),):
-        raise RllabError(
+        raise RewardFailedError(
             f"The reward gave scores of the shape {list(found.shape)} for {len(responses)} responses; it must give one "
             "number for each."
         )
     if not np.isfinite(found).all():
         place = int(np.flatnonzero(~np.isfinite(found))[0])
-        raise RllabError(
-            f"The reward gave {found[place]} for the response {responses[place]!r:.80}, so training stopped; it must "
-            "give finite numbers."
+        raise RewardFailedError(
+            f"The reward gave {found[place]} for the response {responses[place]!r:.80}; it must give finite numbers."
         )
     return found
 
@@ -185,7 +188,10 @@ def _single(text: str, device: str) -> TextReward:
     if not argument:
         raise RllabError(f"'{text}' names no reward; there are {FORMS}.")
     if kind == "keywords":
-        return KeywordReward(tuple(filter(None, argument.split(","))))
+        keywords = tuple(filter(None, (word.strip() for word in argument.split(","))))
+        if not keywords:
+            raise RllabError(f"'{text}' names no words; write keywords:great,wonderful.")
+        return KeywordReward(keywords)
     if kind == "length":
         words = _number(argument)
         if words is None or words < 1:

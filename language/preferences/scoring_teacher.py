@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from envs.errors import RllabError
-from language.preferences.rewards import TextReward, score
+from language.preferences.rewards import RewardFailedError, TextReward, score
 from preference.comparisons import Clip, Label
 from preference.teachers import SyntheticTeacher
 
@@ -19,12 +19,12 @@ class ScoringTeacher:
         self.reward, self.synthetic = reward, synthetic
 
     def label(self, pairs: Sequence[tuple[Clip, Clip]]) -> list[Label]:
-        """One label a pair, in order. Raises RllabError if the reward fails or is not finite."""
+        """One label a pair, in order. Raises RewardFailedError if the reward fails or is not finite."""
         texts = [clip for pair in pairs for clip in pair]
         try:
             scores = score(self.reward, *([clip.details[name] for clip in texts] for name in ("prompt", "response")))
         except RllabError as error:
-            raise RllabError(f"The teacher could not answer. {error}") from error
+            raise RewardFailedError(f"The teacher could not answer. {error}") from error
         known = [
             replace(clip, arrays={"rewards": np.array([value])}) for clip, value in zip(texts, scores, strict=True)
         ]

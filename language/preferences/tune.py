@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import nn
@@ -24,7 +25,7 @@ from language.preferences.collect import KLRunawayError, TextCollector
 from language.preferences.lora import load_adapted
 from language.preferences.policy import TextPolicy
 from language.preferences.prompts import read_prompts
-from language.preferences.rewards import make_reward
+from language.preferences.rewards import RewardFailedError, make_reward
 from language.preferences.teaching import TextTeaching
 from language.preferences.text_evaluation import FILE, KeepEvaluations, TextEvaluation, TextEvaluator
 from language.preferences.tuning_config import RUN_KIND, TuneConfig
@@ -199,6 +200,11 @@ def _finish(training: Training, run: Run, workshop: TuneWorkshop) -> TunedRun:
         step = _go_back(training, run, workshop)
         _write_models(run, workshop)
         raise KLRunawayError(f"{error} {run.path} keeps the model of step {step:,}.") from error
+    except RewardFailedError as error:
+        step = run.checkpoints.latest() or 0
+        raise RewardFailedError(
+            f"{error} Training stopped; `rllab resume {quote(str(run.path))}` goes on from step {step:,}."
+        ) from error
     _write_models(run, workshop)
     evaluation = training.evaluation
     assert evaluation is None or isinstance(evaluation, TextEvaluation)

@@ -1,6 +1,7 @@
 """Rollouts of responses: where rewards, values and ends are, what divergence costs, how β and scores are scaled."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from tiny_texts import PROMPTS, RESPONSE, collector, policy, share_of_a, tokeniz
 
 from envs.errors import RllabError
 from language.preferences.collect import (
+    ConstantRewardWarning,
     KLRunawayError,
     RewardConfig,
     TextCollector,
@@ -221,6 +223,15 @@ def test_a_rewards_mistakes_are_said_at_once_in_a_sentence() -> None:
             collector(8, reward=reward).collect(policy())
     with pytest.raises(RllabError, match="is 2 for all of 64 responses"):
         collector(8, normalise_rewards=64, reward=lambda prompts, texts: [2.0] * len(texts)).collect(policy())
+
+
+def test_a_reward_that_is_the_same_for_all_responses_is_warned_of_at_the_first_rollout() -> None:
+    made = collector(8, reward=lambda prompts, texts: [2.0] * len(texts))
+    with pytest.warns(ConstantRewardWarning, match="is 2 for all 8 responses of a rollout"):
+        made.collect(policy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.collect(policy())  # said once
 
 
 def test_a_policy_too_far_from_the_reference_is_stopped() -> None:

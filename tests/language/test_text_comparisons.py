@@ -113,6 +113,7 @@ def test_texts_without_turns_are_parted_before_the_word_in_which_they_differ(
         ({"prompt": "p", "chosen": "a", "rejected": "a"}, "both responses are the same"),
         ({"chosen": [USER, GOOD], "rejected": [GOOD, BAD]}, "prompts of chosen and rejected differ"),
         ({"prompt": [USER], "chosen": [GOOD, GOOD], "rejected": [BAD]}, "prompts differ"),
+        ({"prompt": "Who?", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, "prompts differ"),
         (
             {"chosen": "\n\nHuman: A\n\nAssistant: x", "rejected": "\n\nHuman: B\n\nAssistant: x"},
             "prompts of chosen and rejected differ",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.env_checker import check_env as check_for_stable_baselines3
 from tiny_texts import PROMPTS, RESPONSE, share_of_a, tokenizer
 
 from envs.errors import RllabError
@@ -25,6 +26,10 @@ def make() -> TextEnv:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_it_keeps_gymnasiums_contract() -> None:
     check_env(make())
+
+
+def test_stable_baselines3_takes_it() -> None:
+    check_for_stable_baselines3(make())
 
 
 def test_a_response_is_scored_once_where_it_ends() -> None:

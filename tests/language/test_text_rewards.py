@@ -20,6 +20,12 @@ def test_keywords_are_whole_words_in_any_case() -> None:
     assert reward(["", "", "great"], ["Great, and goodness", "GOOD good", ""]) == [1.0, 2.0, 0.0]
 
 
+def test_keywords_are_parted_by_commas_and_there_is_one_at_least() -> None:
+    assert make_reward(["keywords: great, so good ,"]) == KeywordReward(("great", "so good"))
+    with pytest.raises(RllabError, match="'keywords: ,' names no words"):
+        make_reward(["keywords: ,"])
+
+
 def test_a_length_is_best_where_it_is_met() -> None:
     assert LengthReward(4)(["p"] * 4, ["a b c d", "a b", "", "a b c d e f g h"]) == [0.0, -0.5, -1.0, -1.0]
 

@@ -23,6 +23,8 @@ from language.preferences.text_evaluation import FILE, _line, read_evaluations
 from language.preferences.text_models import text_model
 from language.preferences.tune import TuneWorkshop, resume, tune
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
+from language.tokenizers import CharacterLevel, CharacterLevelConfig
+from language.tokenizers.special import SpecialTokens
 from rllab.agents import AGENTS, PPOConfig, ReinforceConfig, TRPOConfig
 from rllab.callbacks import Callback
 from rllab.runs import Run
@@ -85,6 +87,16 @@ def test_every_agent_teaches_a_model_to_write_a_letter(agent: str) -> None:
     assert max(divergences) <= 0.03
 
 
+def test_defaults_are_the_papers_numbers() -> None:
+    ppo = DEFAULTS["ppo"]
+    assert isinstance(ppo, PPOConfig)
+    assert (ppo.clip_range, ppo.value_clip_range, ppo.value_coefficient, ppo.epochs) == (0.2, 0.2, 0.1, 4)
+    assert {(agent.discount, agent.gae_lambda) for agent in DEFAULTS.values()} == {(1.0, 0.95)}
+    rewarding, drawing = RewardConfig(), ResponsesConfig()
+    assert (rewarding.beta, rewarding.kl_estimator, rewarding.kl_horizon) == (0.05, "k1", 10_000)
+    assert (drawing.maximum_new_tokens, drawing.temperature) == (24, 1.0)
+
+
 def test_a_run_has_metrics_evaluations_and_models(folder: Path, tmp_path: Path) -> None:
     run = tune(config_of(folder), tmp_path / "run", quiet=True)
     assert run.steps >= 600
@@ -97,6 +109,9 @@ def test_a_run_has_metrics_evaluations_and_models(folder: Path, tmp_path: Path) 
         "share_without_stop",
         "approximate_kl",
         "clip_fraction",
+        "return_mean",
+        "length_mean",
+        "explained_variance",
     }
     assert wanted <= set(rows[0])
     evaluations = read_evaluations(run.path)
@@ -169,10 +184,11 @@ def test_a_judge_that_fails_in_mid_run_leaves_the_last_checkpoint(folder: Path, 
     sys.modules["failing_judge"] = sys.modules[__name__]
     loop = TuneLoopConfig(5_000, evaluation_every=0, checkpoint_every=1, tensorboard=False)
     config = replace(config_of(folder, loop=loop), reward=("python:failing_judge:failing",))
-    with pytest.raises(RllabError, match="TimeoutError: no answer"):
+    with pytest.raises(RllabError, match="TimeoutError: no answer") as error:
         tune(config, tmp_path / "run", quiet=True)
     Failing.calls = -10_000
     steps = Run.open(tmp_path / "run").checkpoints.latest()
+    assert f"`rllab resume {tmp_path / 'run'}` goes on from step {steps:,}." in str(error.value)
     assert steps == int(Run.open(tmp_path / "run").read_metrics()[-1]["steps"])
     again = resume(tmp_path / "run", steps=steps + 100, quiet=True)
     assert again.steps >= steps + 100
@@ -238,6 +254,14 @@ def test_what_cannot_work_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         command([str(folder / "model"), "--out", str(out)])
     with pytest.raises(RllabError, match="holds no trained model"):
         command([str(tmp_path), "--reward", REWARD, "--out", str(out)])
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused_though_it_has_as_many_tokens(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", gpt(), tokenizer())
+    config = CharacterLevelConfig(special=SpecialTokens(unknown="<unk>", end="<end>"))
+    CharacterLevel.train(["ijklmnop "], config).save(tmp_path / "model" / "tokenizer")
+    with pytest.raises(RllabError, match="as many tokens as the model's, but other ones"):
+        load_model(tmp_path / "model")
 
 
 def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path: Path) -> None:
