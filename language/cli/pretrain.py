@@ -95,8 +95,4 @@ def _report(run: PretrainedRun) -> None:
     if isinstance(load_model(run.path)[0], Decodable):
         further = [("write with it", f"rllab language generate {quoted(run.path)} --prompt 'This film'")]
     report_run(run.path, run.stop_reason, further)
-    names = {"loss": "Test loss", "perplexity": "Test perplexity"}
-    print_facts([
-        (names.get(name, f"Test {name.replace('_', ' ')}"), f"{value:.4f}" if value < 10 else f"{value:.2f}")
-        for name, value in run.test.items()
-    ])  # fmt: skip
+    print_facts(run.facts)

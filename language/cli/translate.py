@@ -114,11 +114,7 @@ def _train(argv: Sequence[str]) -> int:
         return run
     if not options.quiet:
         report_run(run.path, run.stop_reason, [("translate", f"rllab language translate run {quoted(run.path)} TEXT")])
-        print_facts([
-            ("Weights", f"the average of {run.averaged} checkpoints" if run.averaged > 1 else "the best checkpoint's"),
-            ("Validation", f"perplexity {run.validation['perplexity']:.2f}, accuracy {run.validation['accuracy']:.1%}"),
-            ("Test BLEU", f"{run.test.score:.2f} ({run.test.signature})"),
-        ])  # fmt: skip
+        print_facts(run.facts)
     return 0
 
 

@@ -58,6 +58,18 @@ def test_a_finished_run_goes_on_with_more_steps_as_one_that_had_them_from_the_st
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_run_that_goes_on_ends_with_what_it_would_have_said_uninterrupted(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["language", "pretrain", "gpt", str(texts), "--schedule", "constant", *SIZE]
+    assert main([*arguments, "--out", str(tmp_path / "long")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test")]
+    assert main([*arguments, "--out", str(tmp_path / "short"), "--steps", "4", "--quiet"]) == 0
+    assert main(["resume", str(tmp_path / "short"), "--steps", "6"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test")] == said
+    assert len(said) == 2
+
+
 def test_text_is_written_for_prompts_and_for_lines(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
