@@ -87,10 +87,14 @@ class TrainingConfig:
             "weight_decay",
             "seed",
         ):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise RllabError(f"{name} must be 0 or more, not {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise RllabError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        for name in ("learning_rate", "epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RllabError(f"{name} must be above 0, not {getattr(self, name)}.")
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RllabError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
 
 
 class SupervisedTraining(Generic[Batch]):

@@ -241,5 +241,11 @@ def test_configurations_that_make_no_sense_are_refused(files: tuple[TokenFile, T
     for wrong in ({"steps": 0}, {"learning_rate": 0.0}, {"floor": 1.0}, {"schedule": "sine"}, {"patience": -1}):
         with pytest.raises(RllabError):
             replace(QUICK, **wrong)
+    for name, worse in {
+        "learning_rate": math.nan, "epsilon": -1e-8, "beta_1": 1.5, "beta_2": 1.0, "weight_decay": math.nan,
+        "clip_norm": math.inf,
+    }.items():  # fmt: skip
+        with pytest.raises(RllabError, match=f"{name} must be .*, not {worse}"):
+            replace(QUICK, **{name: worse})
     with pytest.raises(RllabError, match="too few for rows of 1000"):
         LanguageModelling(*files, LanguageModellingConfig(2, 1000))
