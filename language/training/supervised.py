@@ -157,7 +157,7 @@ class SupervisedTraining(Generic[Batch]):
 
         Raises:
             Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current step and a checkpoint are done.
-            RllabError: the loss or a gradient is not finite; the last checkpoint is intact.
+            RllabError: the loss or a gradient is not finite; the last checkpoint, if there is one, is intact.
         """
         writer = None
         if self.run_folder is not None:
@@ -235,9 +235,11 @@ class SupervisedTraining(Generic[Batch]):
         torch._foreach_mul_(gradients, 1.0 / count)
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not (math.isfinite(total) and math.isfinite(norm)):
+            kept = None if self.run_folder is None else self.run_folder.checkpoints.latest()
+            intact = "" if kept is None else f" The checkpoint of step {kept:,} is intact."
             raise RllabError(
                 f"The loss was {total / count:.4g} and the gradient's norm {norm:.4g} in step {self.steps + 1:,}: "
-                "training has diverged; the last checkpoint is intact. Lower the learning rate, or clip gradients."
+                f"training has diverged.{intact} Lower the learning rate, or clip gradients."
             )
         if config.clip_norm and norm > config.clip_norm:
             torch._foreach_mul_(gradients, config.clip_norm / norm)

@@ -193,10 +193,12 @@ def test_divergence_stops_before_the_weights_are_touched(tmp_path: Path) -> None
     model = single()
     with Run.create(tmp_path / "run", {"kind": "test"}) as run:
         training = SupervisedTraining(model, Broken(), QUICK, run=run, quiet=True)
-        with pytest.raises(RllabError, match="diverged"):
+        with pytest.raises(RllabError, match=r"diverged. The checkpoint of step 3 is intact."):
             training.run()
         assert run.checkpoints.latest() == 3  # the evaluation's, which was the best
         assert math.isfinite(model.weight.item())
+    with pytest.raises(RllabError, match="diverged. Lower"):  # where nothing was kept, nothing is said to be
+        SupervisedTraining(single(), Broken(), QUICK, quiet=True).run()
 
 
 def test_a_batch_without_targets_is_refused() -> None:
