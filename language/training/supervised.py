@@ -165,7 +165,7 @@ class SupervisedTraining(Generic[Batch]):
             writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
         shown = {
             "loss": "loss", "tokens_per_second": "tokens/s", "of_peak": "of peak",
-            f"evaluation/{self.problem.goal}": self.problem.goal,
+            f"evaluation/{self.problem.goal}": "held-out loss" if self.problem.goal == "loss" else self.problem.goal,
         }  # fmt: skip
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet, shown=shown)
         try:

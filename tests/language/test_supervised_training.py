@@ -210,6 +210,21 @@ def test_a_batch_without_targets_is_refused() -> None:
         SupervisedTraining(single(), Empty(), QUICK).step()
 
 
+def test_the_loss_in_training_and_the_one_on_held_out_data_have_names_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Judged(Line):
+        goal = "loss"
+
+        def evaluate(self, model: nn.Module) -> dict[str, float]:
+            return {"loss": 0.25}
+
+    SupervisedTraining(single(), Judged(), QUICK).run()
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "  held-out loss 0.25  " in line
+    assert line.count("  loss ") == 1
+
+
 def test_patience_ends_training_and_the_best_weights_stay() -> None:
     model = single()
     config = replace(QUICK, steps=50, evaluation_every=1, patience=3)
