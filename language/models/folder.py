@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Tokenizer
 from rllab.documents import rebuilt
 from rllab.files import explained_write_errors, write_atomically
+from rllab.runs import Run, is_run
 
 KINDS = {
     "gpt": ("language.models.gpt", "GPT", "GPTConfig"),
@@ -112,6 +114,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
         document = json.loads((path / _CONFIG).read_bytes())
         kind, version, settings = document["kind"], document["version"], document["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if _is_unfinished(Path(folder)):
+            raise RllabError(
+                f"{folder} has no model yet: its training has not come to its end; go on with it by "
+                f"`rllab resume {quote(str(folder))}`."
+            ) from error
         raise RllabError(
             f"{folder} holds no trained model ({path / _CONFIG} cannot be read); give a run of "
             "`rllab language pretrain`."
@@ -164,6 +171,16 @@ def _load_foreign(folder: Path | str, device: torch.device | str) -> tuple[nn.Mo
         return model.to(device).eval(), tokenizer_class.of(path, model.config.vocabulary_size)  # type: ignore[union-attr]
     loaded: tuple[nn.Module, Tokenizer] = import_module(_CAUSAL_FILES).load_causal_lm(folder, device)
     return loaded
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether it is the run of a training that leaves a model at its end, and has not yet."""
+    if not is_run(path) or holds_model(path):
+        return False
+    try:
+        return "model_kind" in Run.open(path).config
+    except RllabError:
+        return False
 
 
 def _found(path: Path) -> Path:

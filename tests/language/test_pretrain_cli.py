@@ -105,6 +105,14 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
         assert "Traceback" not in error
 
 
+def test_a_run_that_has_not_come_to_its_end_is_said_to_be_one_to_go_on_with(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
+    with pytest.raises(RllabError, match="not come to its end.* `rllab resume"):
+        load_model(tmp_path / "run")
+
+
 def test_a_model_with_another_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
     import shutil
 
