@@ -123,8 +123,8 @@ def _run(argv: Sequence[str]) -> int:
     model, tokenizer = load_model(arguments.model, arguments.device)
     if not isinstance(model, TranslationModel):
         raise RllabError(
-            f"{arguments.model} has a {type(model).__name__}, which translates nothing; give a run of "
-            "`rllab language translate train`."
+            f"{arguments.model} has a model of the class {type(model).__name__}, which translates nothing; give a run "
+            "of `rllab language translate train`."
         )
     decoding = replace(PAPERS_DECODING, beams=arguments.beams, length_penalty=arguments.length_penalty)
     if decoding.beams == 1:
