@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.models.documents import Form
 from language.models.folder import configuration_class, holds_model
 from language.tasks.classifying import Classifier
@@ -194,6 +194,7 @@ def _train(argv: Sequence[str]) -> int:
             raise RllabError("--initial brings its own sizes; leave the flags of the pre-trained model out.")
         if options.tokenizer is not None:
             raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    check_vocabulary_flag(model.vocabulary_size, kind.model.vocabulary_size, options.tokenizer)
     recipe = ClassificationTraining(
         model_kind=kind.model_kind, model=model, device=options.device, texts=options.texts(model.classes),
         batches=arguments.batches, fine_tuning=arguments.fine_tuning, initial=folder_text(options.initial),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.data.records import Unit
 from language.decoding import Decodable
 from language.models.folder import load_model
@@ -71,6 +71,7 @@ def command(argv: Sequence[str]) -> int:
         raise RllabError("--initial brings its own sizes; leave the model's flags out.")
     if options.initial is not None and options.tokenizer is not None:
         raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    check_vocabulary_flag(arguments.model.vocabulary_size, defaults.model.vocabulary_size, options.tokenizer)
     corpus = CorpusConfig(
         file_texts(options.files), options.data, options.field, options.unit, folder_text(options.tokenizer)
     )

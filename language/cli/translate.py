@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.models.folder import configuration_class, load_model
 from language.models.lstm_translation import LSTMTranslationConfig
 from language.models.transformer import TransformerConfig
@@ -100,6 +100,7 @@ def _train(argv: Sequence[str]) -> int:
         description=f"Train a {kind} on pairs of sentences.", default=default,
     )  # fmt: skip
     options = arguments.options
+    check_vocabulary_flag(arguments.model.vocabulary_size, SMALL[kind].vocabulary_size, options.tokenizer)
     pairs = PairsConfig(
         file_texts(options.files), options.data, options.columns, options.entries, options.reverse,
         folder_text(options.tokenizer),

@@ -12,6 +12,7 @@ from made_up import sentence
 from envs.errors import RllabError
 from language.cli.main import command
 from language.models.folder import load_model
+from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
@@ -87,11 +88,16 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
     trained: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "short.txt").write_text("one line\n")
+    other = tmp_path / "tokenizer"
+    ByteLevelBPE.train([texts.read_text()], ByteLevelBPEConfig(280)).save(other)
     cases = {
         "there are gpt": ["pretrain", "elephant"],
         "longer than the model's context": ["pretrain", "gpt", str(texts), *SIZE, "--length", "64"],
         "3 heads do not divide": ["pretrain", "gpt", str(texts), *SIZE, "--heads", "3"],
         "already holds a run": ["pretrain", "gpt", str(texts), "--out", str(trained), *SIZE],
+        "--vocabulary-size 300 does not match": [
+            "pretrain", "transformer-lm", str(texts), "--tokenizer", str(other), *SIZE,
+        ],
         "holds no trained model": ["generate", str(tmp_path), "--prompt", "a"],
         "No text falls into": [
             "pretrain", "gpt", str(tmp_path / "short.txt"), "--out", str(tmp_path / "r"), "--tokenizer",
