@@ -1,6 +1,5 @@
 """Translate: train a Transformer, or an LSTM with attention, on pairs of sentences, and translate with it."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
+from language.cli.lines import answer_lines
 from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.models.folder import configuration_class, load_model
 from language.models.lstm_translation import LSTMTranslationConfig
@@ -134,9 +134,10 @@ def _run(argv: Sequence[str]) -> int:
     if arguments.texts:
         print("\n".join(translator.translate(arguments.texts)))
         return 0
-    for line in sys.stdin:
-        print(*translator.translate([line.rstrip("\n")]), flush=True)
-    return 0
+    return answer_lines(
+        lambda line: print(*translator.translate([line]), flush=True),
+        "Type a sentence and press Enter; an empty line ends.", empty_ends=False,
+    )  # fmt: skip
 
 
 command = Subcommands(
