@@ -79,12 +79,20 @@ def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> No
 
     Adapters are added to the weights.
 
-    Raises RllabError if the kind is not known, or the files cannot be written.
+    Raises RllabError if the kind is not known, the model has other parts than its configuration makes, or the files
+    cannot be written.
     """
     path = Path(folder)
     kind = kind_of(model)
     if kind != _CAUSAL:  # which is merged when it is written
         model = getattr(model, "merged", lambda: model)()
+        with torch.device("meta"):
+            made = make_model(kind, model.config)
+        if other := sorted(made.state_dict().keys() ^ model.state_dict().keys()):
+            raise RllabError(
+                f"The model has other parts than a {kind} of its configuration ({other[0]}, …), which could not be "
+                "read again; keep its state_dict instead."
+            )
     document = {"kind": kind, "version": _VERSION, "config": asdict(model.config)}  # type: ignore[call-overload]
     with explained_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)

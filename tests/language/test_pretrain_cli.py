@@ -11,7 +11,9 @@ from made_up import sentence
 
 from envs.errors import RllabError
 from language.cli.main import command
-from language.models.folder import load_model
+from language.models.folder import load_model, save_model
+from language.models.gpt import GPT
+from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
 from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from rllab.cli.main import main
 from rllab.experiment import resume
@@ -117,6 +119,14 @@ def test_a_run_that_has_not_come_to_its_end_is_said_to_be_one_to_go_on_with(trai
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
     with pytest.raises(RllabError, match="not come to its end.* `rllab resume"):
         load_model(tmp_path / "run")
+
+
+def test_a_model_that_could_not_be_read_again_is_not_written(trained: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model(trained)
+    experts = MixtureOfExperts(MixtureConfig(width=16, feed_forward_width=16, experts=4, k=2))
+    with pytest.raises(RllabError, match="other parts than a gpt of its configuration"):
+        save_model(tmp_path / "model", GPT(model.config, {0: experts}), tokenizer)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_model_with_another_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
