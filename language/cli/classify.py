@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.models.documents import Form
 from language.models.folder import configuration_class, holds_model
 from language.tasks.classifying import Classifier
@@ -20,10 +20,9 @@ from language.tasks.counted_words import CountedWords, CountedWordsConfig
 from language.tasks.document_readers import Texts
 from language.training.classification import ClassificationConfig
 from language.training.classification_kinds import CLASSIFIERS
-from language.training.classification_run import ClassificationRun, ClassificationTraining
+from language.training.classification_run import ClassificationRun, ClassificationTraining, shown_share
 from language.training.fine_tuning import FineTuningConfig
 from language.training.labelled_texts import LabelledTextsConfig, few_of_each
-from preference.measures import wilson_interval
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import print_facts, print_next, print_table, quoted
 from rllab.cli.report import report_run
@@ -160,7 +159,7 @@ def _train_words(argv: Sequence[str]) -> int:
     print_facts([
         ("Classifier", str(out)),
         ("Learnt from", f"{len(learnt):,} documents, {len(trained.columns):,} n-grams"),
-        ("Test accuracy", _share(right, tested, *wilson_interval(right, tested))),
+        ("Test accuracy", shown_share(right, tested)),
     ])  # fmt: skip
     _print_confusion(trained.classes, [[pairs[one, other] for other in trained.classes] for one in trained.classes])
     print_next([
@@ -168,10 +167,6 @@ def _train_words(argv: Sequence[str]) -> int:
         ("reward with it", f"rllab language tune MODEL --reward {quoted(f'words:{out}:{trained.classes[-1]}')}"),
     ])  # fmt: skip
     return 0
-
-
-def _share(right: int, tested: int, low: float, high: float) -> str:
-    return f"{right / tested:.1%} of {tested:,} documents (95 % interval {low:.1%} to {high:.1%})"
 
 
 def _print_confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
@@ -199,6 +194,7 @@ def _train(argv: Sequence[str]) -> int:
             raise RllabError("--initial brings its own sizes; leave the flags of the pre-trained model out.")
         if options.tokenizer is not None:
             raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    check_vocabulary_flag(model.vocabulary_size, kind.model.vocabulary_size, options.tokenizer)
     recipe = ClassificationTraining(
         model_kind=kind.model_kind, model=model, device=options.device, texts=options.texts(model.classes),
         batches=arguments.batches, fine_tuning=arguments.fine_tuning, initial=folder_text(options.initial),
@@ -215,11 +211,7 @@ def _report(run: ClassificationRun) -> None:
     report_run(
         run.path, run.stop_reason, [("classify with it", f"rllab language classify run {quoted(run.path)} TEXT")]
     )
-    print_facts([
-        ("Learnt from", f"{run.documents:,} documents"),
-        ("Test accuracy", _share(run.right, run.tested, *run.interval)),
-        ("Test loss", f"{run.loss:.3f}"),
-    ])  # fmt: skip
+    print_facts(run.facts)
     _print_confusion(run.classes, run.confusion)
 
 

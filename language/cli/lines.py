@@ -37,5 +37,7 @@ def answer_lines(answer: Callable[[str], None], invitation: str, *, empty_ends: 
 def checked_writer(model: nn.Module, name: object) -> Decodable:
     """The model, if it writes text. Raises RllabError if it does not."""
     if not isinstance(model, Decodable):
-        raise RllabError(f"{name} has a {type(model).__name__}, which writes no text; give a language model.")
+        raise RllabError(
+            f"{name} has a model of the class {type(model).__name__}, which writes no text; give a language model."
+        )
     return cast(Decodable, model)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.data.records import Unit
 from language.decoding import Decodable
 from language.models.folder import load_model
@@ -71,6 +71,7 @@ def command(argv: Sequence[str]) -> int:
         raise RllabError("--initial brings its own sizes; leave the model's flags out.")
     if options.initial is not None and options.tokenizer is not None:
         raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    check_vocabulary_flag(arguments.model.vocabulary_size, defaults.model.vocabulary_size, options.tokenizer)
     corpus = CorpusConfig(
         file_texts(options.files), options.data, options.field, options.unit, folder_text(options.tokenizer)
     )
@@ -95,8 +96,4 @@ def _report(run: PretrainedRun) -> None:
     if isinstance(load_model(run.path)[0], Decodable):
         further = [("write with it", f"rllab language generate {quoted(run.path)} --prompt 'This film'")]
     report_run(run.path, run.stop_reason, further)
-    names = {"loss": "Test loss", "perplexity": "Test perplexity"}
-    print_facts([
-        (names.get(name, f"Test {name.replace('_', ' ')}"), f"{value:.4f}" if value < 10 else f"{value:.2f}")
-        for name, value in run.test.items()
-    ])  # fmt: skip
+    print_facts(run.facts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from envs.errors import RllabError
+from language.tokenizers.files import load_tokenizer
 from language.training.recipe import Recipe
 from rllab.cli.arguments import Flag
 from rllab.cli.report import report_interruption
@@ -58,6 +59,15 @@ def train(recipe: Recipe[Result], out: Path, options: RunOptions) -> Result | in
         return recipe.run(out, overwrite=options.overwrite, quiet=options.quiet)
     except Interrupted as error:
         return report_interruption(error, out)
+
+
+def check_vocabulary_flag(wanted: int, default: int, tokenizer: Path | None) -> None:
+    """Raise RllabError if a number of tokens is asked for that the tokenizer which is named does not have."""
+    if tokenizer is not None and wanted != default and wanted != (has := len(load_tokenizer(tokenizer))):
+        raise RllabError(
+            f"--vocabulary-size {wanted} does not match the tokenizer in {tokenizer}, which has {has:,} tokens; leave "
+            "the flag out, for a model has as many as its tokenizer."
+        )
 
 
 def folder_text(path: Path | None) -> str | None:

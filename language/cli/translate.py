@@ -1,6 +1,5 @@
 """Translate: train a Transformer, or an LSTM with attention, on pairs of sentences, and translate with it."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, file_texts, folder_text, take_kind, train
+from language.cli.lines import answer_lines
+from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
 from language.models.folder import configuration_class, load_model
 from language.models.lstm_translation import LSTMTranslationConfig
 from language.models.transformer import TransformerConfig
@@ -100,6 +100,7 @@ def _train(argv: Sequence[str]) -> int:
         description=f"Train a {kind} on pairs of sentences.", default=default,
     )  # fmt: skip
     options = arguments.options
+    check_vocabulary_flag(arguments.model.vocabulary_size, SMALL[kind].vocabulary_size, options.tokenizer)
     pairs = PairsConfig(
         file_texts(options.files), options.data, options.columns, options.entries, options.reverse,
         folder_text(options.tokenizer),
@@ -114,11 +115,7 @@ def _train(argv: Sequence[str]) -> int:
         return run
     if not options.quiet:
         report_run(run.path, run.stop_reason, [("translate", f"rllab language translate run {quoted(run.path)} TEXT")])
-        print_facts([
-            ("Weights", f"the average of {run.averaged} checkpoints" if run.averaged > 1 else "the best checkpoint's"),
-            ("Validation", f"perplexity {run.validation['perplexity']:.2f}, accuracy {run.validation['accuracy']:.1%}"),
-            ("Test BLEU", f"{run.test.score:.2f} ({run.test.signature})"),
-        ])  # fmt: skip
+        print_facts(run.facts)
     return 0
 
 
@@ -127,8 +124,8 @@ def _run(argv: Sequence[str]) -> int:
     model, tokenizer = load_model(arguments.model, arguments.device)
     if not isinstance(model, TranslationModel):
         raise RllabError(
-            f"{arguments.model} has a {type(model).__name__}, which translates nothing; give a run of "
-            "`rllab language translate train`."
+            f"{arguments.model} has a model of the class {type(model).__name__}, which translates nothing; give a run "
+            "of `rllab language translate train`."
         )
     decoding = replace(PAPERS_DECODING, beams=arguments.beams, length_penalty=arguments.length_penalty)
     if decoding.beams == 1:
@@ -137,9 +134,10 @@ def _run(argv: Sequence[str]) -> int:
     if arguments.texts:
         print("\n".join(translator.translate(arguments.texts)))
         return 0
-    for line in sys.stdin:
-        print(*translator.translate([line.rstrip("\n")]), flush=True)
-    return 0
+    return answer_lines(
+        lambda line: print(*translator.translate([line]), flush=True),
+        "Type a sentence and press Enter; an empty line ends.", empty_ends=False,
+    )  # fmt: skip
 
 
 command = Subcommands(

@@ -13,6 +13,7 @@ import json
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Tokenizer
 from rllab.documents import rebuilt
 from rllab.files import explained_write_errors, write_atomically
+from rllab.runs import Run, is_run
 
 KINDS = {
     "gpt": ("language.models.gpt", "GPT", "GPTConfig"),
@@ -80,12 +82,20 @@ def save_model(folder: Path | str, model: nn.Module, tokenizer: Tokenizer) -> No
 
     Adapters are added to the weights.
 
-    Raises RllabError if the kind is not known, or the files cannot be written.
+    Raises RllabError if the kind is not known, the model has other parts than its configuration makes, or the files
+    cannot be written.
     """
     path = Path(folder)
     kind = kind_of(model)
     if kind != _CAUSAL:  # which is merged when it is written
         model = getattr(model, "merged", lambda: model)()
+        with torch.device("meta"):
+            made = make_model(kind, model.config)
+        if other := sorted(made.state_dict().keys() ^ model.state_dict().keys()):
+            raise RllabError(
+                f"The model has other parts than a {kind} of its configuration ({other[0]}, …), which could not be "
+                "read again; keep its state_dict instead."
+            )
     document = {
         "kind": kind, "version": _VERSION, "config": asdict(model.config),  # type: ignore[call-overload]
         _VOCABULARY: vocabulary_digest(tokenizer),
@@ -118,6 +128,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
         document = json.loads((path / _CONFIG).read_bytes())
         kind, version, settings = document["kind"], document["version"], document["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if _is_unfinished(Path(folder)):
+            raise RllabError(
+                f"{folder} has no model yet: its training has not come to its end; go on with it by "
+                f"`rllab resume {quote(str(folder))}`."
+            ) from error
         raise RllabError(
             f"{folder} holds no trained model ({path / _CONFIG} cannot be read); give a run of "
             "`rllab language pretrain`."
@@ -170,6 +185,16 @@ def _load_foreign(folder: Path | str, device: torch.device | str) -> tuple[nn.Mo
         return model.to(device).eval(), tokenizer_class.of(path, model.config.vocabulary_size)  # type: ignore[union-attr]
     loaded: tuple[nn.Module, Tokenizer] = import_module(_CAUSAL_FILES).load_causal_lm(folder, device)
     return loaded
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether it is the run of a training that leaves a model at its end, and has not yet."""
+    if not is_run(path) or holds_model(path):
+        return False
+    try:
+        return "model_kind" in Run.open(path).config
+    except RllabError:
+        return False
 
 
 def _found(path: Path) -> Path:

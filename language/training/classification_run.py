@@ -73,6 +73,21 @@ class ClassificationRun:
         """Wilson's 95 % interval of it."""
         return wilson_interval(self.right, self.tested)
 
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What a command says of it: names and values."""
+        return [
+            ("Learnt from", f"{self.documents:,} documents"),
+            ("Test accuracy", shown_share(self.right, self.tested)),
+            ("Test loss", f"{self.loss:.3f}"),
+        ]
+
+
+def shown_share(right: int, tested: int) -> str:
+    """An accuracy with Wilson's 95 % interval, to read."""
+    low, high = wilson_interval(right, tested)
+    return f"{right / tested:.1%} of {tested:,} documents (95 % interval {low:.1%} to {high:.1%})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationTraining(Recipe[ClassificationRun]):

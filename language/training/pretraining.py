@@ -50,6 +50,14 @@ class PretrainedRun:
     test: dict[str, float]
     """Loss, perplexity and others on the part that was looked at by nobody before."""
 
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What a command says of it: names and values."""
+        return [
+            (f"Test {name.replace('_', ' ')}", f"{value:.4f}" if value < 10 else f"{value:.2f}")
+            for name, value in self.test.items()
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining(Recipe[PretrainedRun]):

@@ -87,10 +87,14 @@ class TrainingConfig:
             "weight_decay",
             "seed",
         ):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise RllabError(f"{name} must be 0 or more, not {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise RllabError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        for name in ("learning_rate", "epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RllabError(f"{name} must be above 0, not {getattr(self, name)}.")
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RllabError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
 
 
 class SupervisedTraining(Generic[Batch]):
@@ -153,7 +157,7 @@ class SupervisedTraining(Generic[Batch]):
 
         Raises:
             Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current step and a checkpoint are done.
-            RllabError: the loss or a gradient is not finite; the last checkpoint is intact.
+            RllabError: the loss or a gradient is not finite; the last checkpoint, if there is one, is intact.
         """
         writer = None
         if self.run_folder is not None:
@@ -161,7 +165,7 @@ class SupervisedTraining(Generic[Batch]):
             writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
         shown = {
             "loss": "loss", "tokens_per_second": "tokens/s", "of_peak": "of peak",
-            f"evaluation/{self.problem.goal}": self.problem.goal,
+            f"evaluation/{self.problem.goal}": "held-out loss" if self.problem.goal == "loss" else self.problem.goal,
         }  # fmt: skip
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet, shown=shown)
         try:
@@ -231,9 +235,11 @@ class SupervisedTraining(Generic[Batch]):
         torch._foreach_mul_(gradients, 1.0 / count)
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not (math.isfinite(total) and math.isfinite(norm)):
+            kept = None if self.run_folder is None else self.run_folder.checkpoints.latest()
+            intact = "" if kept is None else f" The checkpoint of step {kept:,} is intact."
             raise RllabError(
                 f"The loss was {total / count:.4g} and the gradient's norm {norm:.4g} in step {self.steps + 1:,}: "
-                "training has diverged; the last checkpoint is intact. Lower the learning rate, or clip gradients."
+                f"training has diverged.{intact} Lower the learning rate, or clip gradients."
             )
         if config.clip_norm and norm > config.clip_norm:
             torch._foreach_mul_(gradients, config.clip_norm / norm)

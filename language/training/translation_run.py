@@ -97,6 +97,17 @@ class TranslationRun:
     test: BLEU
     """On the part that was looked at by nobody before."""
 
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What a command says of it: names and values."""
+        weights = f"the average of {self.averaged} checkpoints" if self.averaged > 1 else "the best checkpoint's"
+        perplexity, accuracy = self.validation["perplexity"], self.validation["accuracy"]
+        return [
+            ("Weights", weights),
+            ("Validation", f"perplexity {perplexity:.2f}, accuracy {accuracy:.1%}"),
+            ("Test BLEU", f"{self.test.score:.2f} ({self.test.signature})"),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TranslationTraining(Recipe[TranslationRun]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from envs.errors import RllabError
 from rllab.cli.arguments import Flag, RunPath, parse
-from rllab.cli.console import quoted
+from rllab.cli.console import print_facts, quoted
 from rllab.cli.processes import Job, cores, run_jobs
 from rllab.cli.report import report_interruption, report_run, report_runs
 from rllab.experiment import resume
@@ -51,6 +51,8 @@ def command(argv: Sequence[str]) -> int:
         return report_interruption(error, arguments.run)
     if not arguments.quiet:
         report_run(run.path, run.stop_reason)
+        if facts := getattr(run, "facts", None):  # of one that is judged once more at the end, which is kept nowhere
+            print_facts(facts)
     return 0
 
 

@@ -11,7 +11,10 @@ from made_up import sentence
 
 from envs.errors import RllabError
 from language.cli.main import command
-from language.models.folder import load_model
+from language.models.folder import load_model, save_model
+from language.models.gpt import GPT
+from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
+from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
@@ -58,6 +61,18 @@ def test_a_finished_run_goes_on_with_more_steps_as_one_that_had_them_from_the_st
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_run_that_goes_on_ends_with_what_it_would_have_said_uninterrupted(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["language", "pretrain", "gpt", str(texts), "--schedule", "constant", *SIZE]
+    assert main([*arguments, "--out", str(tmp_path / "long")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test")]
+    assert main([*arguments, "--out", str(tmp_path / "short"), "--steps", "4", "--quiet"]) == 0
+    assert main(["resume", str(tmp_path / "short"), "--steps", "6"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test")] == said
+    assert len(said) == 2
+
+
 def test_text_is_written_for_prompts_and_for_lines(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,11 +90,16 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
     trained: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "short.txt").write_text("one line\n")
+    other = tmp_path / "tokenizer"
+    ByteLevelBPE.train([texts.read_text()], ByteLevelBPEConfig(280)).save(other)
     cases = {
         "there are gpt": ["pretrain", "elephant"],
         "longer than the model's context": ["pretrain", "gpt", str(texts), *SIZE, "--length", "64"],
         "3 heads do not divide": ["pretrain", "gpt", str(texts), *SIZE, "--heads", "3"],
         "already holds a run": ["pretrain", "gpt", str(texts), "--out", str(trained), *SIZE],
+        "--vocabulary-size 300 does not match": [
+            "pretrain", "transformer-lm", str(texts), "--tokenizer", str(other), *SIZE,
+        ],
         "holds no trained model": ["generate", str(tmp_path), "--prompt", "a"],
         "No text falls into": [
             "pretrain", "gpt", str(tmp_path / "short.txt"), "--out", str(tmp_path / "r"), "--tokenizer",
@@ -91,6 +111,22 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
         error = capsys.readouterr().err
         assert said in error
         assert "Traceback" not in error
+
+
+def test_a_run_that_has_not_come_to_its_end_is_said_to_be_one_to_go_on_with(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
+    with pytest.raises(RllabError, match="not come to its end.* `rllab resume"):
+        load_model(tmp_path / "run")
+
+
+def test_a_model_that_could_not_be_read_again_is_not_written(trained: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model(trained)
+    experts = MixtureOfExperts(MixtureConfig(width=16, feed_forward_width=16, experts=4, k=2))
+    with pytest.raises(RllabError, match="other parts than a gpt of its configuration"):
+        save_model(tmp_path / "model", GPT(model.config, {0: experts}), tokenizer)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_model_with_another_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:

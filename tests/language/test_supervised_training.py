@@ -193,10 +193,12 @@ def test_divergence_stops_before_the_weights_are_touched(tmp_path: Path) -> None
     model = single()
     with Run.create(tmp_path / "run", {"kind": "test"}) as run:
         training = SupervisedTraining(model, Broken(), QUICK, run=run, quiet=True)
-        with pytest.raises(RllabError, match="diverged"):
+        with pytest.raises(RllabError, match=r"diverged. The checkpoint of step 3 is intact."):
             training.run()
         assert run.checkpoints.latest() == 3  # the evaluation's, which was the best
         assert math.isfinite(model.weight.item())
+    with pytest.raises(RllabError, match="diverged. Lower"):  # where nothing was kept, nothing is said to be
+        SupervisedTraining(single(), Broken(), QUICK, quiet=True).run()
 
 
 def test_a_batch_without_targets_is_refused() -> None:
@@ -206,6 +208,21 @@ def test_a_batch_without_targets_is_refused() -> None:
 
     with pytest.raises(RllabError, match="no targets left"):
         SupervisedTraining(single(), Empty(), QUICK).step()
+
+
+def test_the_loss_in_training_and_the_one_on_held_out_data_have_names_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Judged(Line):
+        goal = "loss"
+
+        def evaluate(self, model: nn.Module) -> dict[str, float]:
+            return {"loss": 0.25}
+
+    SupervisedTraining(single(), Judged(), QUICK).run()
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "  held-out loss 0.25  " in line
+    assert line.count("  loss ") == 1
 
 
 def test_patience_ends_training_and_the_best_weights_stay() -> None:
@@ -241,5 +258,11 @@ def test_configurations_that_make_no_sense_are_refused(files: tuple[TokenFile, T
     for wrong in ({"steps": 0}, {"learning_rate": 0.0}, {"floor": 1.0}, {"schedule": "sine"}, {"patience": -1}):
         with pytest.raises(RllabError):
             replace(QUICK, **wrong)
+    for name, worse in {
+        "learning_rate": math.nan, "epsilon": -1e-8, "beta_1": 1.5, "beta_2": 1.0, "weight_decay": math.nan,
+        "clip_norm": math.inf,
+    }.items():  # fmt: skip
+        with pytest.raises(RllabError, match=f"{name} must be .*, not {worse}"):
+            replace(QUICK, **{name: worse})
     with pytest.raises(RllabError, match="too few for rows of 1000"):
         LanguageModelling(*files, LanguageModellingConfig(2, 1000))

@@ -264,6 +264,14 @@ def test_a_run_has_a_model_that_translates_texts_and_lines(
     assert command(["run", str(trained)]) == 0
     assert capsys.readouterr().out == written
     assert command(["run", str(trained), "the film", "--beams", "1"]) == 0
+    typed = io.StringIO("the film\n\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", typed)
+    capsys.readouterr()
+    assert command(["run", str(trained)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == written.splitlines(keepends=True)[0]
+    assert "Type a sentence" in shown.err
 
 
 @pytest.mark.parametrize("kind", list(SMALL))
