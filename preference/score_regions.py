@@ -55,6 +55,10 @@ GAMES = frozenset(_REGIONS)
 """Those whose regions are known, by the names of their ROMs, such as `ms_pacman`."""
 
 
+class UnknownGameWarning(UserWarning):
+    """It is not known where a game shows its score."""
+
+
 def missing_regions(game: str) -> str | None:
     """A warning for a game whose score cannot be hidden, since nobody has said where it is; None for the others."""
     if game in _REGIONS:
@@ -102,4 +106,4 @@ def blank_observations(observations: NDArray[Any], game: str) -> NDArray[Any]:
 
 def _warn_of_unknown(game: str) -> None:
     if (sentence := missing_regions(game)) is not None:
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, UnknownGameWarning, stacklevel=3)
