@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 _FRAME = 0.1  # seconds between two drawings in a terminal
+_BAR = 16  # characters
 _RATE_WINDOW = 30.0  # seconds that steps/s is averaged over
 
 
@@ -22,7 +23,7 @@ class Progress:
         total: the environment steps at which the training ends.
         start: the steps done before, by the run that this one resumes.
         quiet: say nothing at all.
-        shown: which numbers of the rows are shown, and the word before each.
+        shown: which numbers of the rows are shown, and the word before each; a narrow terminal leaves out the last.
         interval: seconds between two lines where there is no terminal.
         stream: where to write; by default the standard error if it is a terminal, else the standard output.
         clock: seconds that only go forward.
@@ -48,20 +49,24 @@ class Progress:
         self._clock = clock
         self._started = clock()
         self._steps = start
-        self._row: Mapping[str, float] = {}
+        self._row: dict[str, float] = {}
         self._drawn_steps: int | None = None
         self._history = deque([(self._started, start)])
         self._live: RichProgress | None = None
+        self._room = 80
         if not quiet and self._stream.isatty():
             self._live = self._start_live()
         self._period = _FRAME if self._live is not None else interval
         self._next_draw = math.inf if quiet else self._started + self._period
 
     def update(self, steps: int, row: Mapping[str, float] | None = None) -> None:
-        """Say that `steps` steps are done; `row` is the metrics' row, of which some numbers are shown."""
+        """Say that `steps` steps are done; `row` is the metrics' row, of which some numbers are shown.
+
+        Numbers that it has not stay as they were: what is measured now and then is shown until it is measured again.
+        """
         self._steps = steps
         if row is not None:
-            self._row = row
+            self._row.update((name, row[name]) for name in self._shown if name in row)
         now = self._clock()
         if now >= self._next_draw:
             self._draw(now)
@@ -101,29 +106,33 @@ class Progress:
         while len(self._history) > 2 and self._history[1][0] < now - _RATE_WINDOW:
             self._history.popleft()
         if self._live is not None:
-            self._live.update(self._live.task_ids[0], completed=self._steps, text=self._text(now))
+            self._live.update(self._live.task_ids[0], completed=self._steps, text=self._text(now, self._room))
             self._live.refresh()
         else:
             print(self._text(now), file=self._stream, flush=True)
 
-    def _text(self, now: float) -> str:
-        """The line; a wide terminal puts a bar before it."""
+    def _text(self, now: float, width: float = math.inf) -> str:
+        """The line, of so many characters if that is possible; a wide terminal puts a bar before it."""
         then, steps_then = self._history[0]
         rate = (self._steps - steps_then) / (now - then) if now > then else 0.0
         percent = 100 * self._steps / max(self._total, 1)
-        parts = [
+        head = [
             f"{format_count(self._steps)}/{format_count(self._total)} steps",
             f"{percent:.0f} %",
             f"{format_count(rate)} steps/s",
         ]
-        for name, word in self._shown.items():
-            value = self._row.get(name, math.nan)
-            if math.isfinite(value):
-                parts.append(f"{word} {format_count(value) if value >= 10_000 else f'{value:.4g}'}")
-        parts.append(f"{format_duration(now - self._started)} elapsed")
+        values = [(word, self._row.get(name, math.nan)) for name, word in self._shown.items()]
+        numbers = [
+            f"{word} {format_count(value) if value >= 10_000 else f'{value:.4g}'}"
+            for word, value in values
+            if math.isfinite(value)
+        ]
+        tail = [f"{format_duration(now - self._started)} elapsed"]
         if rate > 0 and self._steps < self._total:
-            parts.append(f"{format_duration((self._total - self._steps) / rate)} left")
-        return "  ".join(parts)
+            tail.append(f"{format_duration((self._total - self._steps) / rate)} left")
+        while numbers and len("  ".join([*head, *numbers, *tail])) > width:
+            numbers.pop()
+        return "  ".join([*head, *numbers, *tail])
 
     def _start_live(self) -> "RichProgress":
         from rich.console import Console
@@ -132,7 +141,8 @@ class Progress:
 
         console = Console(file=self._stream)
         # A narrow terminal needs its room for the numbers.
-        bar = [BarColumn(bar_width=16)] if console.width >= 100 else []
+        bar = [BarColumn(bar_width=_BAR)] if console.width >= 100 else []
+        self._room = console.width - (_BAR + 1 if bar else 0)
         live = RichProgress(
             *bar,
             TextColumn("{task.fields[text]}", markup=False),

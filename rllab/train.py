@@ -6,7 +6,7 @@ what is put in: a collector in front, perhaps a reward model in the middle, call
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,6 +91,7 @@ class Training:
         film: Callable[[Any], bytes] | None = None,
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
+        shown: Mapping[str, str] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -105,6 +106,7 @@ class Training:
             film: makes a GIF of the policy, for TensorBoard.
             callbacks: see `rllab.callbacks`.
             quiet: no progress line.
+            shown: what the progress line shows of the metrics; see `rllab.progress.Progress`.
 
         Raises:
             RllabError: a rollout does not divide into the agent's minibatches.
@@ -113,7 +115,7 @@ class Training:
         self.collector, self.policy, self.agent, self.config = collector, policy, agent, config
         self.run_folder: Run | None = None
         self.reward_model, self.evaluate, self.film = reward_model, evaluate, film
-        self.callbacks, self.quiet = list(callbacks), quiet
+        self.callbacks, self.quiet, self._shown = list(callbacks), quiet, shown
         if config.stop_at is not None:
             self.callbacks.append(StopAtReturn(config.stop_at))
         if agent.config.scale_rewards:
@@ -126,6 +128,8 @@ class Training:
         self.stop_reason: str | None = None
         self.evaluation: EvaluationResult | None = None
         """The latest."""
+        self.collecting = False
+        """Whether a rollout is being collected: of policy and agent nothing has changed since the last update."""
         self.began_anew = False
         """Whether environments could not go on where a loaded state had them, and began new episodes."""
         self._signal: int | None = None
@@ -162,7 +166,7 @@ class Training:
         if self.run_folder is not None:
             resume_steps = self.steps if self._resumed else None
             writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
-        self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet)
+        self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet, shown=self._shown)
         try:
             with deferred_signals(self._remember), single_threaded(self.policy.single_threaded):
                 for callback in self.callbacks:
@@ -181,7 +185,9 @@ class Training:
         began = time.perf_counter()
         remaining = 1.0 - self.steps / self.config.steps
 
+        self.collecting = True
         rollout = self.collector.collect(self.policy)
+        self.collecting = False
         for callback in self.callbacks:
             callback.after_collect(self, rollout)
         if self.reward_model is not None:

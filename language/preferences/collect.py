@@ -19,7 +19,7 @@ from envs.errors import RllabError
 from language.preferences.policy import TextPolicy
 from language.preferences.prompts import PromptOrder
 from language.preferences.responses import Responses, ResponsesConfig, respond
-from language.preferences.rewards import TextReward, score
+from language.preferences.rewards import RewardFailedError, TextReward, score
 from language.tokenizers.tokenizer import Tokenizer
 from rllab.rollout import Rollout
 
@@ -120,14 +120,21 @@ class TextCollector:
         """Responses to the next prompts.
 
         Raises:
-            RllabError: the reward failed, or is not finite, or the same for everything.
+            RewardFailedError: the reward failed, or is not finite. The collector is as it was: it would make the same
+                responses again.
+            RllabError: the reward is the same for everything.
             KLRunawayError: the policy is further from the reference than `kl_limit`.
         """
         config = self.rewarding
-        if config.normalise_rewards and self.scale is None:
-            self.scale = self._measured(policy, config.normalise_rewards)
-        responses = self._respond(policy, self.num_rows)
-        scores = self._score(responses)
+        before = self.state_dict()
+        try:
+            if config.normalise_rewards and self.scale is None:
+                self.scale = self._measured(policy, config.normalise_rewards)
+            responses = self._respond(policy, self.num_rows)
+            scores = self._score(responses)
+        except RewardFailedError:
+            self.load_state_dict(before)
+            raise
         self._say_if_constant(scores)
 
         with self._timed("evaluating"):

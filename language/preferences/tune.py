@@ -114,6 +114,7 @@ class TuneWorkshop:
         return Training(
             self.collector, self.policy, self.agent, loop, evaluate=self.evaluator if loop.evaluation_every else None,
             callbacks=[*taught, KeepEvaluations(folder), *callbacks], quiet=quiet,
+            shown={"return_mean": "score", "kl_response": "KL"},
         )  # fmt: skip
 
 
@@ -201,6 +202,8 @@ def _finish(training: Training, run: Run, workshop: TuneWorkshop) -> TunedRun:
         _write_models(run, workshop)
         raise KLRunawayError(f"{error} {run.path} keeps the model of step {step:,}.") from error
     except RewardFailedError as error:
+        if training.collecting and run.checkpoints.latest() != training.steps:
+            training.save()  # the collector is as it was before the rollout, so nothing is lost
         step = run.checkpoints.latest() or 0
         raise RewardFailedError(
             f"{error} Training stopped; `rllab resume {quote(str(run.path))}` goes on from step {step:,}."

@@ -164,8 +164,9 @@ class SupervisedTraining(Generic[Batch]):
             resume_steps = self.steps if self._resumed else None
             writer = MetricsWriter(self.run_folder.path, resume_steps, tensorboard=self.config.tensorboard)
         shown = {
-            "loss": "loss", "tokens_per_second": "tokens/s", "of_peak": "of peak",
+            "loss": "loss",
             f"evaluation/{self.problem.goal}": "held-out loss" if self.problem.goal == "loss" else self.problem.goal,
+            "tokens_per_second": "tokens/s", "of_peak": "of peak",
         }  # fmt: skip
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet, shown=shown)
         try:

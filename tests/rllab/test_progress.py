@@ -72,6 +72,31 @@ def test_the_row_last_given_is_remembered() -> None:
     assert "return 7" in stream.getvalue()
 
 
+def test_what_is_measured_now_and_then_stays_until_it_is_measured_again() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(100, stream=stream, clock=clock, shown={"loss": "loss", "held_out": "held out"}) as progress:
+        progress.update(50, {"loss": 3.0, "held_out": 4.0})
+        progress.update(60, {"loss": 2.0})
+    assert "loss 2  held out 4  " in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("columns", "numbers"), [(90, "loss 2  held out 4  tokens/s 5  "), (80, "loss 2  held out 4  ")]
+)
+def test_a_narrow_terminal_leaves_out_the_last_numbers_whole(
+    columns: int, numbers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream, clock = Terminal(), Clock()
+    shown = {"loss": "loss", "held_out": "held out", "speed": "tokens/s", "peak": "of peak"}
+    with Progress(1000, stream=stream, clock=clock, shown=shown) as progress:
+        clock.now += 10.0
+        progress.update(500, {"loss": 2.0, "held_out": 4.0, "speed": 5.0, "peak": 0.123456})
+    line = f"500/1k steps  50 %  50 steps/s  {numbers}10s elapsed  10s left"
+    assert line in stream.getvalue()
+    assert len(line) <= columns
+
+
 def test_a_terminal_is_drawn_at_most_ten_times_a_second() -> None:
     stream, clock = Terminal(), Clock()
     with Progress(10_000, stream=stream, clock=clock) as progress:
