@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from envs.errors import RllabError
 from rllab.checkpoints import Checkpoints
 from rllab.files import explained_write_errors, write_atomically
+from rllab.launched import launched_rank
 from rllab.metrics import METRICS_FILE, read_metrics
 
 CONFIG_FILE = "config.json"
@@ -62,6 +63,7 @@ class Run:
         first (and nothing else). Raises RllabError when the folder holds a run or anything else, when
         another process uses it, or when it cannot be written.
         """
+        _refuse_followers()
         path = Path(folder)
         if _PROVENANCE in config:
             raise ValueError(f"the configuration's key {_PROVENANCE!r} is reserved")
@@ -95,6 +97,8 @@ class Run:
         path = Path(folder)
         if not is_run(path):
             raise RllabError(f"{path} is not a run{_hint(path)}.")
+        if lock:
+            _refuse_followers()
         config = _read_config(path)
         provenance = config.pop(_PROVENANCE)
         with explained_write_errors(path):
@@ -191,6 +195,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get(_PROVENANCE), dict):
         raise RllabError(f"{path / CONFIG_FILE} was not written by rllab, or is damaged; choose another folder.")
     return document
+
+
+def _refuse_followers() -> None:
+    """Raise RllabError in a process of several that is not the first: what knows of several never comes here."""
+    if launched_rank() > 0:
+        raise RllabError("This is done by one process; start it without torchrun.")
 
 
 def _refuse_occupied(path: Path, overwrite: bool) -> None:

@@ -20,6 +20,7 @@ from language.models.awd_lstm import AWDLSTM, AWDLSTMState, activation_penalties
 from language.training.language_modelling import random_state
 from language.training.peak import training_operations
 from language.training.problem import Loss
+from rllab.distributed import require_alone
 
 _SHORTEST = 5
 
@@ -83,7 +84,8 @@ class BPTTModelling:
         self, training: TokenFile, held_out: TokenFile, config: BPTTConfig, seed: int = 0,
         device: torch.device | str = "cpu", backward: bool = False,
     ) -> None:  # fmt: skip
-        """Raises RllabError if a file is too short for two columns."""
+        """Raises RllabError if a file is too short for two columns, or there are several processes."""
+        require_alone("A model that reads on from batch to batch, as the AWD-LSTM does, is trained")
         self.config, self.device, self.backward = config, device, backward
         self.table = text_rows(training, config.batch_size, backward)
         self.held_out = text_rows(held_out, min(config.batch_size, max(len(held_out) // 2, 1)), backward)

@@ -8,9 +8,10 @@ runs/NAME/
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import torch
 
@@ -19,6 +20,7 @@ from language.models.folder import MODEL_FOLDER, configuration_class, save_model
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.supervised import SupervisedTraining, TrainingConfig
+from rllab import distributed
 from rllab.documents import rebuilt
 from rllab.runs import Run
 
@@ -97,15 +99,19 @@ class Recipe(Generic[Result]):
             RllabError: bad input, in one sentence; if training had not begun, no run is left.
             Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
         """
-        with Run.create(out, self.to_json(), overwrite) as run:
-            _clear(run.path)  # of a run that is overwritten
-            try:
-                recipe = self._prepared(run, progress)
-                training = recipe._assembled(run, quiet)
-            except RllabError:
-                _clear(run.path)
-                run.discard()
-                raise
+        if not distributed.is_first():
+            return self._follow()
+        with ExitStack() as stack:
+            with distributed.announced(str(out)):
+                run = stack.enter_context(Run.create(out, self.to_json(), overwrite))
+                _clear(run.path)  # of a run that is overwritten
+                try:
+                    recipe = self._prepared(run, progress)
+                    training = recipe._assembled(run, quiet)
+                except RllabError:
+                    _clear(run.path)
+                    run.discard()
+                    raise
             return recipe._carry_on(training, run)
 
     @classmethod
@@ -113,17 +119,26 @@ class Recipe(Generic[Result]):
         cls, path: Path | str, *, steps: int | None = None, callbacks: Sequence[Any] = (), quiet: bool = False
     ) -> Result:  # fmt: skip
         """Go on with an interrupted run, as `rllab.resume` does with others; there are no callbacks here."""
-        with Run.open(path, lock=True) as run:
-            recipe = cls.from_json(run.config)
-            if steps is not None:
-                recipe = replace(recipe, training=replace(recipe.training, steps=steps))
-                run.update_config({**run.config, **recipe.to_json()})
-            if not run.config.get(_PREPARED):
-                recipe = recipe._prepared(run, None)
-            training = recipe._assembled(run, quiet)
-            if run.checkpoints.latest() is not None:
-                training.load_state_dict(run.checkpoints.load()[1])
+        if not distributed.is_first():
+            return cls._follow()
+        with ExitStack() as stack:
+            with distributed.announced(str(path)):
+                run = stack.enter_context(Run.open(path, lock=True))
+                recipe = cls.from_json(run.config)
+                if steps is not None:
+                    recipe = replace(recipe, training=replace(recipe.training, steps=steps))
+                    run.update_config({**run.config, **recipe.to_json()})
+                if not run.config.get(_PREPARED):
+                    recipe = recipe._prepared(run, None)
+                training = recipe._assembled(run, quiet)
             return recipe._carry_on(training, run)
+
+    @classmethod
+    def _follow(cls) -> Result:
+        """One of several processes that is not the first: take part in what that one has made ready."""
+        run = Run.open(distributed.await_first())
+        recipe = cls.from_json(run.config)
+        return recipe._carry_on(recipe._assembled(run, quiet=True), run)
 
     def _prepared(self, run: Run, progress: Progress | None) -> Self:
         recipe = self.prepare(run.path, progress)
@@ -135,12 +150,16 @@ class Recipe(Generic[Result]):
         return self.assemble(run, quiet)
 
     def _carry_on(self, training: SupervisedTraining[Any], run: Run) -> Result:
+        if run.checkpoints.latest() is not None:
+            training.load_state_dict(run.checkpoints.load()[1])
         training.run()
         training.model.eval()
-        with torch.no_grad():
-            result = self.finish(training, run)
-        save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
-        return result
+        result = None
+        if distributed.is_first():
+            with torch.no_grad():
+                result = self.finish(training, run)
+            save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
+        return cast(Result, distributed.from_first(result))
 
 
 def _clear(folder: Path) -> None:

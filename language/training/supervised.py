@@ -1,9 +1,12 @@
 """The one supervised loop: batches, gradients, a step of the optimiser, evaluations, checkpoints.
 
 All models are trained by it. What differs is the problem: where batches come from, what the loss is, how it is judged.
+Several processes share a step's batches (see `rllab.distributed`): all of them draw all batches, each learns from its
+own, so that what is learnt depends on their number by rounding and dropout alone.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,6 +22,7 @@ from language.training.optimizers import Group, Name, make_optimizer
 from language.training.peak import peak_operations_per_second
 from language.training.problem import Batch, Problem
 from language.training.schedules import Schedule, check_schedule, schedule_factor
+from rllab import distributed
 from rllab.interrupt import Interrupted, deferred_signals
 from rllab.metrics import MetricsWriter
 from rllab.progress import Progress
@@ -52,7 +56,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     """The longest gradient; 0: any."""
     accumulation: int = 1
-    """Batches a step."""
+    """Batches a step; several processes share them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes products in it where torch finds that safe; weights stay float32."""
     compile: bool = False
@@ -121,8 +125,15 @@ class SupervisedTraining(Generic[Batch]):
             groups: parameters by learning rate; by default all that the model has, in one.
             before_step: called before each step, such as to unfreeze layers.
             quiet: no progress line.
+
+        Raises:
+            RllabError: the batches of a step do not divide among the processes.
         """
-        self.model, self.problem, self.config, self.run_folder, self.quiet = model, problem, config, run, quiet
+        distributed.share(config.accumulation, "An accumulation of")
+        self.model, self.problem, self.config = model, problem, config
+        self.run_folder = run if distributed.is_first() else None
+        """Where the first process writes."""
+        self.quiet = quiet or not distributed.is_first()
         self.before_step = before_step
         self.optimizer = make_optimizer(groups or [Group(list(model.parameters()))], config)
         self.average: NonMonotoneAverage | None = None
@@ -138,12 +149,13 @@ class SupervisedTraining(Generic[Batch]):
         self.evaluation: dict[str, float] = {}
         """The latest."""
         self._signal: int | None = None
+        self._stopping = False
         self._resumed = False
         self._progress: Progress | None = None
         self._called: Callable[..., Any] = torch.compile(model) if config.compile else model
         if run is not None:
             run.checkpoints.keep = config.keep_checkpoints
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + distributed.rank())  # dropout differs from process to process
 
     @property
     def device(self) -> torch.device:
@@ -153,12 +165,13 @@ class SupervisedTraining(Generic[Batch]):
     def run(self) -> dict[str, float]:
         """Train until the steps are done, patience ends, or a signal arrives; the last evaluation.
 
-        Afterwards the model has the weights of the best evaluation.
+        Afterwards the model has the weights of the best evaluation. Several processes call it together.
 
         Raises:
             Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current step and a checkpoint are done.
             RllabError: the loss or a gradient is not finite; the last checkpoint, if there is one, is intact.
         """
+        distributed.share_weights(self.model)
         writer = None
         if self.run_folder is not None:
             resume_steps = self.steps if self._resumed else None
@@ -171,14 +184,14 @@ class SupervisedTraining(Generic[Batch]):
         self._progress = Progress(self.config.steps, start=self.steps, quiet=self.quiet, shown=shown)
         try:
             with deferred_signals(self._remember):
-                while self.steps < self.config.steps and not self._patience_ended() and self._signal is None:
+                while self.steps < self.config.steps and not self._patience_ended() and not self._stopping:
                     self._iterate(writer)
         finally:
             self._progress.close()
             if writer is not None:
                 writer.close()
-        if self._signal is not None:
-            raise Interrupted(self._signal)
+        if self._stopping:
+            raise Interrupted(self._signal or signal.SIGTERM)
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         return self.evaluation
@@ -197,7 +210,7 @@ class SupervisedTraining(Generic[Batch]):
         if operations:
             dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
             peak = peak_operations_per_second(self.device.type, dtype, torch.get_num_threads())
-            row["of_peak"] = operations / elapsed / peak
+            row["of_peak"] = operations / elapsed / (peak * distributed.processes())
         every = self.config.evaluation_every
         last = self.steps >= self.config.steps
         improved = False
@@ -208,8 +221,9 @@ class SupervisedTraining(Generic[Batch]):
             writer.write(row)
         if self._progress is not None:
             self._progress.update(self.steps, row)
+        self._stopping = distributed.any_of(self._signal is not None)
         due = self.config.checkpoint_every and self.steps % self.config.checkpoint_every == 0
-        if last or improved or due or self._signal is not None or self._patience_ended():
+        if last or improved or due or self._stopping or self._patience_ended():
             self.save(best=improved)
 
     def step(self) -> dict[str, float]:
@@ -223,13 +237,19 @@ class SupervisedTraining(Generic[Batch]):
         total, count, tokens = 0.0, 0, 0
         metrics: dict[str, float] = {}
         self.optimizer.zero_grad(set_to_none=True)
-        for _ in range(config.accumulation):
+        for number in range(config.accumulation):
             batch = self.problem.batch()
+            if number % distributed.processes() != distributed.rank():
+                continue  # another process learns from it
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 loss = self.problem.loss(self._called, batch)  # type: ignore[arg-type]
             loss.total.backward()  # type: ignore[no-untyped-call]
             total, count, tokens = total + loss.total.item(), count + loss.count, tokens + loss.tokens
             metrics |= loss.metrics
+        if distributed.processes() > 1:
+            distributed.sum_gradients([each for group in self.optimizer.param_groups for each in group["params"]])
+            sums = distributed.sum_(torch.tensor([total, count, tokens], dtype=torch.float64)).tolist()
+            total, count, tokens = sums[0], int(sums[1]), int(sums[2])
         if not count:
             raise RllabError("A batch has no targets left after filtering; look at the data, or make batches larger.")
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -258,7 +278,7 @@ class SupervisedTraining(Generic[Batch]):
 
     def _evaluate(self, row: dict[str, float]) -> bool:
         with self.average.averaged() if self.average is not None else nullcontext():
-            self.evaluation = self.judged()
+            self.evaluation = distributed.from_first(self.judged() if distributed.is_first() else {})
             row |= {f"evaluation/{name}": value for name, value in self.evaluation.items()}
             value = self.evaluation[self.problem.goal]
             better = self.best is None or (value > self.best if self.problem.higher_is_better else value < self.best)
@@ -287,10 +307,12 @@ class SupervisedTraining(Generic[Batch]):
             self._progress.note("stopping after this step, then saving a checkpoint (Ctrl-C again to stop at once)")
 
     def save(self, best: bool = False) -> None:
-        """Write a checkpoint, if there is a run folder."""
+        """Write a checkpoint, if there is a run folder; all processes call it together."""
+        state = None if self.run_folder is None and distributed.processes() == 1 else self.state_dict()
         if self.run_folder is not None:
+            assert state is not None
             reason = "patience" if self._patience_ended() else None
-            self.run_folder.checkpoints.save(self.steps, self.state_dict(), best=best, metadata={"stop_reason": reason})
+            self.run_folder.checkpoints.save(self.steps, state, best=best, metadata={"stop_reason": reason})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly as if never stopped."""
@@ -299,7 +321,7 @@ class SupervisedTraining(Generic[Batch]):
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "problem": self.problem.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": torch.stack(distributed.gathered(torch.get_rng_state())),
             "average": None if self.average is None else self.average.state_dict(),
             "loop": {
                 "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "best": self.best,
@@ -313,7 +335,9 @@ class SupervisedTraining(Generic[Batch]):
         self.best_weights = state["best_weights"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.problem.load_state_dict(state["problem"])
-        torch.set_rng_state(state["random"])
+        generators = state["random"].reshape(-1, torch.get_rng_state().numel())
+        if len(generators) == distributed.processes():  # of another number of processes dropout goes on otherwise
+            torch.set_rng_state(generators[distributed.rank()].clone())
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         loop = state["loop"]

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -22,7 +23,10 @@ from typing import TextIO
 from envs.errors import RllabError
 from rllab import __version__
 from rllab.cli.subcommands import described
+from rllab.launched import launched_processes, launched_rank
 
+_GRACE = 3.0
+"""Seconds in which torchrun ends this process if the first one fails too: then that one alone says why."""
 _GROUP = "rllab.commands"
 _OWN_PACKAGES = ("envs", "rllab", "preference", "language")
 # Only the order of the help: first what a new user needs first. Others follow, in alphabetical order.
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _plain_warnings():
+        with _plain_warnings(), _together():
             code = _dispatch(arguments)
             sys.stdout.flush()
     except RllabError as error:
@@ -104,7 +108,23 @@ def _print_help(stream: TextIO) -> None:
     print("\n".join(lines), file=stream)
 
 
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Meet the other processes, if torchrun started several; all but the first then print nothing."""
+    if launched_processes() == 1:
+        yield
+        return
+    from rllab.distributed import is_first, joined  # brings torch, which most commands do without at first
+
+    with joined(), contextlib.ExitStack() as stack:
+        if not is_first():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield
+
+
 def _fail(sentence: str, code: int = 2) -> int:
+    if launched_rank() > 0:
+        time.sleep(_GRACE)
     print(f"rllab: error: {sentence}", file=sys.stderr)
     return code
 

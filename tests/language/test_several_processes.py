@@ -1,0 +1,152 @@
+"""Supervised trainings on several processes, started by torchrun as a user would."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from language.models.folder import load_model
+from rllab.runs import Run
+
+WORDS = [
+    "the",
+    "a",
+    "film",
+    "was",
+    "good",
+    "bad",
+    "dull",
+    "bright",
+    "story",
+    "actor",
+    "plot",
+    "ends",
+    "begins",
+    "slow",
+    "fine",
+]
+SIZES = [
+    "--layers",
+    "1",
+    "--width",
+    "16",
+    "--heads",
+    "2",
+    "--length",
+    "16",
+    "--context",
+    "16",
+    "--vocabulary-size",
+    "280",
+    "--batch-size",
+    "4",
+    "--steps",
+    "12",
+    "--evaluation-every",
+    "6",
+]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = random.Random(0)
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(" ".join(generator.choices(WORDS, k=20)) for _ in range(300)))
+    return path
+
+
+def command(processes: int, *arguments: str) -> list[str]:
+    launched = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *(launched if processes > 1 else []), "-m", "rllab", *arguments]
+
+
+def rllab(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(processes, *arguments), capture_output=True, text=True, env=environment, timeout=300
+    )  # fmt: skip
+
+
+def pretrain(processes: int, texts: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return rllab(processes, "language", "pretrain", "gpt", str(texts), *SIZES, "--out", str(out), *arguments)
+
+
+def weights(run: Path) -> dict[str, Any]:
+    return load_model(run)[0].state_dict()
+
+
+def same(one: Path, other: Path) -> None:
+    expected = weights(one)
+    for name, tensor in weights(other).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_batches(texts: Path, tmp_path: Path) -> None:
+    for processes in (1, 2):
+        found = pretrain(processes, texts, tmp_path / str(processes), "--dropout", "0", "--accumulation", "4")
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.count("Test perplexity") == 1  # the others say nothing
+    same(tmp_path / "1", tmp_path / "2")
+    one, two = (Run.open(tmp_path / str(processes)).read_metrics() for processes in (1, 2))
+    assert [row["tokens"] for row in one] == [row["tokens"] for row in two]
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
+
+
+def test_a_training_goes_on_on_several_processes_as_if_it_had_never_stopped(texts: Path, tmp_path: Path) -> None:
+    # Dropout's generators, of which each process has its own, go on too.
+    given = ["--dropout", "0.2", "--accumulation", "2", "--schedule", "constant"]
+    assert pretrain(2, texts, tmp_path / "whole", *given).returncode == 0
+    assert pretrain(2, texts, tmp_path / "parts", *given, "--steps", "6").returncode == 0
+    assert rllab(2, "resume", str(tmp_path / "parts"), "--steps", "12").returncode == 0
+    same(tmp_path / "whole", tmp_path / "parts")
+    assert Run.open(tmp_path / "parts").read_metrics()[-1]["steps"] == 12
+
+
+def test_an_interrupted_training_is_saved_by_all_at_the_same_step(texts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["language", "pretrain", "gpt", str(texts), *SIZES, "--out", str(run), "--accumulation", "2"]
+    process = subprocess.Popen(
+        command(2, *arguments, "--steps", "1000000", "--evaluation-every", "0"), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    steps = Run.open(run).checkpoints.latest()
+    assert steps is not None, errors
+    assert steps == json.loads(metrics.read_text().splitlines()[-1])["steps"]
+    assert errors.count(f"rllab resume {run}") == 1
+    assert rllab(2, "resume", str(run), "--steps", str(steps + 3)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gpt", "--accumulation", "3"], "An accumulation of 3 does not divide among 2 processes; choose a multiple"),
+        (["awd-lstm", "--accumulation", "2"], "reads on from batch to batch, as the AWD-LSTM does, is trained in one"),
+    ],
+)
+def test_what_cannot_be_shared_is_said_once(arguments: list[str], sentence: str, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found = rllab(2, "language", "pretrain", arguments[0], str(texts), *arguments[1:], "--out", str(out))
+    assert found.returncode != 0
+    assert found.stderr.count(f"rllab: error: {sentence}") + found.stderr.count(sentence) >= 1
+    assert found.stderr.count("rllab: error") == 1
+    assert not out.exists()
+
+
+def test_what_knows_nothing_of_processes_says_so(tmp_path: Path) -> None:
+    found = rllab(2, "train", "ppo", "CartPole-v1", "--steps", "100", "--out", str(tmp_path / "run"))
+    assert found.returncode != 0
+    assert "start it without torchrun" in found.stderr
