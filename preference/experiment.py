@@ -215,8 +215,9 @@ def save_reward(training: Training, learner: PreferenceLearner, environment: str
 
 
 def _finish(training: Training, learner: PreferenceLearner, config: TrainConfig, workshop: Workshop) -> LearnedRun:
+    assert training.run_folder is not None
     try:
-        trained = finish(training, config, workshop)
+        trained = finish(training, config, workshop, training.run_folder)
     except BaseException:
         with suppress(RllabError):  # what ended the training is what is told
             save_reward(training, learner, config.env.id)

@@ -14,6 +14,7 @@ from envs.multi_agent import ACTING, as_multi_agent
 from envs.rows import describe_row
 from envs.snapshot import capture, restore
 from rllab.checks import RolloutChecks
+from rllab.distributed import require_alone
 from rllab.episodes import EpisodeEnds, EpisodeRecorder
 from rllab.masks import action_masks
 from rllab.nested import Nested, leaves_of, map_nested
@@ -83,6 +84,8 @@ class EnvCollector:
         self.num_rows = vector_env.num_envs
         self.same_step = autoreset_mode(vector_env) is AutoresetMode.SAME_STEP
         self.game = as_multi_agent(vector_env)
+        if self.game is not None:
+            require_alone("A game of several players is trained")
         if self.game is not None and not self.same_step:
             raise RllabError("games of several players are collected with autoreset same_step: leave next_step out")
         self.generator = np.random.default_rng(np.random.SeedSequence([seed, 0xC011EC7]))

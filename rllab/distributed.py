@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -116,6 +117,11 @@ def share(count: int, what: str) -> int:
     return count // processes()
 
 
+def own_seed(seed: int) -> int:
+    """A seed for this process alone, for what must not be alike in all of them; without others the seed itself."""
+    return int(np.random.SeedSequence([seed, rank()]).generate_state(1)[0]) if processes() > 1 else seed
+
+
 def sum_(tensor: Tensor) -> Tensor:
     """Put the sum over all processes in place of a tensor, which has the same shape in all of them."""
     if processes() > 1:
@@ -172,7 +178,7 @@ def sum_gradients(parameters: list[nn.Parameter]) -> None:
         by_kind.setdefault((each.grad.dtype, each.grad.device), []).append(each.grad)
     for gradients in by_kind.values():
         flat = sum_(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
 

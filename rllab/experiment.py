@@ -1,7 +1,8 @@
 """From a configuration to a training, a run on disk, and back: train, resume, load, evaluate."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from envs.errors import RllabError
 from envs.make import make_vector
+from rllab import distributed
 from rllab.agents import AGENTS
 from rllab.callbacks import Callback
 from rllab.checkpoints import CheckpointWarning
@@ -81,10 +83,10 @@ def train(
     with Workshop(config) as workshop:
         # The folder is made last: input that cannot work leaves nothing behind.
         training = workshop.training(None, callbacks, quiet)
-        with Run.create(folder, config.to_json(), overwrite) as run:
+        with new_run(folder, config.to_json(), overwrite) as run:
             training.write_to(run)
             training.save()
-            return finish(training, config, workshop)
+            return finish(training, config, workshop, run)
 
 
 def resume(
@@ -111,12 +113,36 @@ def resume(
             raise RllabError(f"{path} is a run of the kind '{kind}', which nothing installed here can go on with")
         trained: TrainedRun = kinds[kind].load()(path, steps=steps, callbacks=callbacks, quiet=quiet)
         return trained
-    with Run.open(path, lock=True) as run:
+    with run_to_go_on(path) as run:
         config = reopened(run, steps)
         with Workshop(config) as workshop:
             training = workshop.training(run, callbacks, quiet)
             go_on(training, run)
-            return finish(training, config, workshop)
+            return finish(training, config, workshop, run)
+
+
+@contextmanager
+def new_run(folder: Path | str, config: Mapping[str, Any], overwrite: bool = False) -> Iterator[Run]:
+    """A new run, as `Run.create` makes it: the first process does, then the others have it too."""
+    with ExitStack() as stack:
+        if distributed.is_first():
+            with distributed.announced(str(folder)):
+                run = stack.enter_context(Run.create(folder, config, overwrite))
+        else:
+            run = Run.open(distributed.await_first())
+        yield run
+
+
+@contextmanager
+def run_to_go_on(path: Path | str) -> Iterator[Run]:
+    """A run that exists, locked by the first process."""
+    with ExitStack() as stack:
+        if distributed.is_first():
+            with distributed.announced(str(path)):
+                run = stack.enter_context(Run.open(path, lock=True))
+        else:
+            run = Run.open(distributed.await_first())
+        yield run
 
 
 def reopened(run: Run, steps: int | None) -> TrainConfig:
@@ -124,7 +150,8 @@ def reopened(run: Run, steps: int | None) -> TrainConfig:
     config = TrainConfig.from_json(run.config)
     if steps is not None:
         config = replace(config, loop=replace(config.loop, steps=steps))
-        run.update_config({**run.config, **config.to_json()})
+        if distributed.is_first():
+            run.update_config({**run.config, **config.to_json()})
     return config
 
 
@@ -134,7 +161,8 @@ def go_on(training: Training, run: Run) -> None:
         training.save()
         return
     _, state = run.checkpoints.load("latest")
-    for sentence in training.load_state_dict(state):
+    inexact = training.load_state_dict(state)
+    for sentence in inexact if distributed.is_first() else []:
         warnings.warn(sentence, ResumeWarning, stacklevel=3)
 
 
@@ -214,13 +242,10 @@ class ResumeWarning(UserWarning):
     """A resumed run cannot equal the uninterrupted one exactly."""
 
 
-def finish(training: Training, config: TrainConfig, workshop: Workshop) -> TrainedRun:
+def finish(training: Training, config: TrainConfig, workshop: Workshop, run: Run) -> TrainedRun:
     """Run the loop to its end."""
     training.run()
-    assert training.run_folder is not None
-    return TrainedRun(
-        training.run_folder.path, config, workshop.policy, training.steps, training.stop_reason, training.evaluation
-    )
+    return TrainedRun(run.path, config, workshop.policy, training.steps, training.stop_reason, training.evaluation)
 
 
 __all__ = [

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllab import distributed
 from rllab.nested import Nested, map_nested
 
 
@@ -38,9 +39,13 @@ class Batch:
 
     @cached_property
     def weights(self) -> Tensor:
-        """Flat weights of the steps in a mean: 1/count where a step exists, else 0."""
+        """Flat weights of the steps in a mean: 1/count where a step exists, else 0.
+
+        Of several processes that train together the count is the mean of theirs: then the mean over processes of what
+        each finds is the mean over all steps.
+        """
         weights = self.valid.flatten().float()
-        return weights / weights.sum().clamp_min(1)
+        return weights / distributed.mean_(weights.sum()).clamp_min(1)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of `values` `[...]` over the steps that exist; 0 if none does."""

@@ -2,6 +2,9 @@
 
 Whatever is trained, from rewards or from preferences, on environments or on text, goes round here. What differs is
 what is put in: a collector in front, perhaps a reward model in the middle, callbacks beside it.
+
+Several processes (see `rllab.distributed`) each collect a share of the rows, and learn as one: callbacks are called in
+all of them; evaluations, videos and what is written are the first one's.
 """
 
 import math
@@ -10,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from envs.errors import RllabError
 from envs.normalise import RewardScaling
+from rllab import distributed
 from rllab.agents.agent import Agent, Metrics
 from rllab.callbacks import Callback, StopAtReturn
 from rllab.collect import Collector
@@ -115,11 +120,12 @@ class Training:
         self.collector, self.policy, self.agent, self.config = collector, policy, agent, config
         self.run_folder: Run | None = None
         self.reward_model, self.evaluate, self.film = reward_model, evaluate, film
-        self.callbacks, self.quiet, self._shown = list(callbacks), quiet, shown
+        self.callbacks, self.quiet, self._shown = list(callbacks), quiet or not distributed.is_first(), shown
         if config.stop_at is not None:
             self.callbacks.append(StopAtReturn(config.stop_at))
         if agent.config.scale_rewards:
-            policy.reward_scaling = RewardScaling(collector.num_rows, agent.config.discount)
+            rows = collector.num_rows * distributed.processes()
+            policy.reward_scaling = RewardScaling(rows, agent.config.discount)
         if run is not None:
             self.write_to(run)
         self.steps = self.updates = 0
@@ -133,13 +139,15 @@ class Training:
         self.began_anew = False
         """Whether environments could not go on where a loaded state had them, and began new episodes."""
         self._signal: int | None = None
+        self._ending = False
         self._resumed = False
         self._progress: Progress | None = None
 
     def write_to(self, run: Run) -> None:
-        """Keep metrics and checkpoints in this run's folder."""
-        self.run_folder = run
+        """Keep metrics and checkpoints in this run's folder; the first of several processes does."""
         run.checkpoints.keep = self.config.keep_checkpoints
+        if distributed.is_first():
+            self.run_folder = run
 
     def stop(self, reason: str) -> None:
         """End training after the current update, as if its steps were done."""
@@ -162,6 +170,7 @@ class Training:
             Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current update and a checkpoint are done.
             RllabError: something is not finite, the disk is full, …; the last checkpoint is intact.
         """
+        distributed.share_weights(self.policy.module)
         writer = None
         if self.run_folder is not None:
             resume_steps = self.steps if self._resumed else None
@@ -171,7 +180,8 @@ class Training:
             with deferred_signals(self._remember), single_threaded(self.policy.single_threaded):
                 for callback in self.callbacks:
                     callback.before_run(self)
-                while self.steps < self.config.steps and self.stop_reason is None and self._signal is None:
+                self._agree()
+                while not self._ending:
                     self._iterate(writer)
         finally:
             self._progress.close()
@@ -197,7 +207,7 @@ class Training:
         metrics = self.agent.update(rollout, remaining)
         self.policy.adapt(rollout)
 
-        before, new_steps = self.steps, rollout.num_steps
+        before, new_steps = self.steps, sum(distributed.gathered(rollout.num_steps))
         self.steps += new_steps
         self.updates += 1
         elapsed = time.perf_counter() - began
@@ -206,11 +216,11 @@ class Training:
             "seconds": self.seconds + elapsed,
             "steps_per_second": new_steps / elapsed,
             "updates": self.updates,
-            **self.collector.recent(),
-            **metrics,
+            **_mean_row({**self.collector.recent(), **metrics}),
         }
         for callback in self.callbacks:
             callback.after_update(self, rollout, row)
+        self._agree()
 
         last = self.steps >= self.config.steps or self.stop_reason is not None
         improved = False
@@ -226,9 +236,18 @@ class Training:
         self.seconds += time.perf_counter() - began
         if self._progress is not None:
             self._progress.update(self.steps, row)
-        ending = last or self.stop_reason is not None or self._signal is not None
-        if ending or improved or self._due(self.config.checkpoint_every, before, last=False):
+        self._agree()
+        if self._ending or improved or self._due(self.config.checkpoint_every, before, last=False):
             self.save(best=improved)
+
+    def _agree(self) -> None:
+        """Whether this is the end; processes that train together all end if one of them is to."""
+        if distributed.processes() > 1:
+            everyone = distributed.gathered((self.stop_reason, self._signal))
+            self.stop_reason = next((reason for reason, _ in everyone if reason is not None), None)
+            self._signal = next((number for _, number in everyone if number is not None), None)
+        # Signals come at any time: what is decided here holds until the next time.
+        self._ending = self.steps >= self.config.steps or self.stop_reason is not None or self._signal is not None
 
     def _due(self, every: int, before: int, last: bool) -> bool:
         """Whether a multiple of `every` was passed since `before`, or it is on and this is the last update."""
@@ -237,7 +256,8 @@ class Training:
     def _evaluate(self, row: Metrics) -> bool:
         """Evaluate, report, and tell whether this is the best so far."""
         assert self.evaluate is not None
-        self.evaluation = self.evaluate(self.policy)
+        self.evaluation = distributed.from_first(self.evaluate(self.policy) if distributed.is_first() else None)
+        assert self.evaluation is not None
         mean = self.evaluation.mean
         row["evaluation/return_mean"], row["evaluation/return_std"] = mean, self.evaluation.std
         row["evaluation/length_mean"] = self.evaluation.length_mean
@@ -258,10 +278,12 @@ class Training:
         return weights | gradients
 
     def save(self, best: bool = False) -> None:
-        """Write a checkpoint, if there is a run folder."""
+        """Write a checkpoint, if there is a run folder; all processes call it together."""
+        state = None if self.run_folder is None and distributed.processes() == 1 else self.state_dict()
         if self.run_folder is not None:
+            assert state is not None
             metadata = {"stop_reason": self.stop_reason}
-            self.run_folder.checkpoints.save(self.steps, self.state_dict(), best=best, metadata=metadata)
+            self.run_folder.checkpoints.save(self.steps, state, best=best, metadata=metadata)
             for callback in self.callbacks:
                 callback.after_checkpoint(self)
 
@@ -270,7 +292,7 @@ class Training:
         return {
             "policy": self.policy.state_dict(),
             "agent": self.agent.state_dict(),
-            "collector": self.collector.state_dict(),
+            "collectors": distributed.gathered(self.collector.state_dict()),
             "loop": {"steps": self.steps, "updates": self.updates, "seconds": self.seconds, "best": self.best},
             "callbacks": [callback.state_dict() for callback in self.callbacks],
         }
@@ -279,7 +301,7 @@ class Training:
         """Take over a state; the result says in sentences what could not be restored exactly."""
         self.policy.load_state_dict(state["policy"])
         self.agent.load_state_dict(state["agent"])
-        inexact = self.collector.load_state_dict(state["collector"])
+        inexact = self._load_collector(state)
         loop = state["loop"]
         self.steps, self.updates, self.seconds, self.best = (
             loop["steps"], loop["updates"], loop["seconds"], loop["best"],
@@ -289,13 +311,34 @@ class Training:
         self._resumed, self.began_anew = True, bool(inexact)
         return inexact
 
+    def _load_collector(self, state: dict[str, Any]) -> list[str]:
+        """Bring each process's collector to where that process had it."""
+        states = state["collectors"] if "collectors" in state else [state["collector"]]
+        if len(states) != distributed.processes():
+            return [
+                f"the run was trained by {len(states)} processes and not by {distributed.processes()}, so it goes on "
+                "with new episodes or prompts and no longer equals an uninterrupted one"
+            ]
+        return self.collector.load_state_dict(states[distributed.rank()])
+
     def _remember(self, signal_number: int) -> None:
         self._signal = signal_number
         self.note("stopping after this update, then saving a checkpoint (Ctrl-C again to stop at once)")
 
 
 def scale_rewards(rollout: Rollout, scaling: RewardScaling) -> Rollout:
-    """The rollout with its rewards divided by the running deviation of the discounted return."""
+    """The rollout with its rewards divided by the running deviation of the discounted return, over all processes."""
     done = (rollout.terminated | rollout.truncated).cpu().numpy()
-    scaled = scaling(rollout.rewards.cpu().numpy(), done, rollout.valid.cpu().numpy())
+    own = rollout.rewards.cpu().numpy(), done, rollout.valid.cpu().numpy()
+    rewards, done, valid = (np.concatenate(parts) for parts in zip(*distributed.gathered(own), strict=True))
+    scaled = np.array_split(scaling(rewards, done, valid), distributed.processes())[distributed.rank()]
     return rollout.replace(rewards=torch.from_numpy(scaled).to(rollout.rewards.device))
+
+
+def _mean_row(row: Metrics) -> Metrics:
+    """The mean of each number over the processes that have it."""
+    if distributed.processes() == 1:
+        return row
+    rows = distributed.gathered(row)
+    names = dict.fromkeys(name for each in rows for name in each)
+    return {name: float(np.mean([each[name] for each in rows if name in each])) for name in names}

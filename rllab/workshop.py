@@ -1,6 +1,7 @@
 """The live parts of a training: environments, policy, agent, evaluations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from envs.errors import RllabError
 from envs.make import checks_bounds, clips_rewards, make_vector
 from envs.render import gif_bytes
+from rllab import distributed
 from rllab.agents import AGENTS
 from rllab.callbacks import Callback
 from rllab.collect import EnvCollector
@@ -30,7 +32,8 @@ class Workshop:
         """Make environments, policy and agent."""
         self.config = config
         device = _device(config.device)
-        self.vector_env = make_vector(config.env)
+        own = distributed.share(config.env.num_envs, "num_envs")
+        self.vector_env = make_vector(replace(config.env, num_envs=own))
         space, actions = self.vector_env.single_observation_space, self.vector_env.single_action_space
         try:
             self.policy = ActorCritic(space, actions, config.policy, seed=config.seed, device=device)
@@ -56,7 +59,7 @@ class Workshop:
         """The training loop over these parts; `keep_next` as in `EnvCollector`."""
         config = self.config
         collector = EnvCollector(
-            self.vector_env, self.policy, config.agent.rollout_steps, config.seed,
+            self.vector_env, self.policy, config.agent.rollout_steps, distributed.own_seed(config.seed),
             clip_rewards=clips_rewards(config.env), check_bounds=checks_bounds(config.env), keep_next=keep_next,
         )  # fmt: skip
         if config.loop.evaluation_every:

@@ -21,6 +21,7 @@ from language.preferences.prompts import PromptOrder
 from language.preferences.responses import Responses, ResponsesConfig, respond
 from language.preferences.rewards import RewardFailedError, TextReward, score
 from language.tokenizers.tokenizer import Tokenizer
+from rllab import distributed
 from rllab.rollout import Rollout
 
 KLEstimator: TypeAlias = Literal["k1", "k2", "k3"]
@@ -97,13 +98,14 @@ class TextCollector:
             seed: of the order of prompts, and of the responses.
 
         Raises:
-            RllabError: groups do not fit into a rollout.
+            RllabError: groups do not fit into a rollout, or into a process's share of it.
         """
         if responses < 1 or group_size < 1 or responses % group_size:
             raise RllabError(
                 f"{responses} responses do not divide into groups of {group_size}; choose a multiple of the group size."
             )
-        self.num_rows, self.group_size = responses, group_size
+        distributed.share(responses // group_size, "The number of prompts of a rollout,")
+        self.num_rows, self.group_size = responses // distributed.processes(), group_size
         self.reward, self.tokenizer = reward, tokenizer
         self.drawing, self.rewarding = drawing or ResponsesConfig(), rewarding or RewardConfig()
         self.beta = self.rewarding.beta
@@ -130,12 +132,13 @@ class TextCollector:
         try:
             if config.normalise_rewards and self.scale is None:
                 self.scale = self._measured(policy, config.normalise_rewards)
-            responses = self._respond(policy, self.num_rows)
+            responses = self._respond(policy, self.num_rows * distributed.processes())
             scores = self._score(responses)
         except RewardFailedError:
             self.load_state_dict(before)
             raise
-        self._say_if_constant(scores)
+        everyone = np.concatenate(distributed.gathered(scores))
+        self._say_if_constant(everyone)
 
         with self._timed("evaluating"):
             values = policy.values(responses.batch)
@@ -147,15 +150,15 @@ class TextCollector:
         rewards = last * worth[:, None] - self.beta * kl_estimate(difference, config.kl_estimator)
         if config.whiten_rewards != "none":
             rewards = whitened(rewards, valid, shift=config.whiten_rewards == "shift")
-        divergence = float(difference.sum(1).mean())
-        self._recent = self._measures(responses, scores, worth, divergence)
+        divergence = distributed.mean(float(difference.sum(1).mean()))
+        self._recent = self._measures(responses, everyone, worth, divergence)
         if config.kl_limit is not None and not divergence <= config.kl_limit:
             raise KLRunawayError(
                 f"The responses' mean divergence from the reference rose to {divergence:.1f} nats, above kl_limit "
                 f"{config.kl_limit:g}, so training stopped; raise beta or lower the learning rate."
             )
         if config.kl_target is not None:
-            self.beta = adapted_beta(self.beta, divergence, config.kl_target, self.num_rows, config.kl_horizon)
+            self.beta = adapted_beta(self.beta, divergence, config.kl_target, len(everyone), config.kl_horizon)
         group = torch.arange(self.num_rows, device=valid.device) // self.group_size
         return Rollout(
             observations=responses.batch.observations, actions=responses.batch.actions, rewards=rewards,
@@ -167,10 +170,14 @@ class TextCollector:
         )  # fmt: skip
 
     def _respond(self, policy: TextPolicy, count: int) -> Responses:
+        """This process's share of so many responses."""
         prompts = [row for row in self.order.take(-(-count // self.group_size)) for _ in range(self.group_size)]
         seeds = self.generator.integers(2**63 - 1, size=count).tolist()
+        # All processes draw the same prompts and seeds, so that what is sampled does not depend on their number.
+        places = (distributed.rank(), distributed.rank() + 1)
+        own = slice(*(count * place // distributed.processes() for place in places))
         with self._timed("generating"):
-            return respond(policy, self.tokenizer, prompts[:count], seeds, self.drawing)
+            return respond(policy, self.tokenizer, prompts[:count][own], seeds[own], self.drawing)
 
     def _score(self, responses: Responses) -> np.ndarray:
         with self._timed("scoring"):
@@ -178,7 +185,7 @@ class TextCollector:
 
     def _measured(self, policy: TextPolicy, count: int) -> tuple[float, float]:
         """Mean and deviation of the scores of so many responses."""
-        scores = self._score(self._respond(policy, count))
+        scores = np.concatenate(distributed.gathered(self._score(self._respond(policy, count))))
         if not scores.std() > 0:
             raise RllabError(
                 f"The reward is {scores[0]:g} for all of {count} responses of the model, so there is nothing to learn; "
@@ -196,7 +203,7 @@ class TextCollector:
 
     def _say_if_constant(self, scores: np.ndarray) -> None:
         constant = len(scores) > 1 and bool((scores == scores[0]).all())
-        if constant and not self._said_constant:
+        if constant and not self._said_constant and distributed.is_first():
             warnings.warn(
                 f"the reward is {scores[0]:g} for all {len(scores)} responses of a rollout: nothing is learnt from it",
                 ConstantRewardWarning,
@@ -283,10 +290,10 @@ def adapted_beta(beta: float, divergence: float, target: float, responses: int, 
 
 def whitened(rewards: Tensor, valid: Tensor, *, shift: bool) -> Tensor:
     """Rewards `[N, T]` over their deviation (the population's, of valid steps), with their mean taken off or kept."""
-    count = valid.sum().clamp_min(1)
-    mean = (rewards * valid).sum() / count
+    count = distributed.sum_(valid.sum()).clamp_min(1)
+    mean = distributed.sum_((rewards * valid).sum()) / count
     centred = (rewards - mean) * valid
-    scaled = centred * (centred.square().sum() / count + 1e-8).rsqrt()
+    scaled = centred * (distributed.sum_(centred.square().sum()) / count + 1e-8).rsqrt()
     return scaled if shift else (scaled + mean) * valid
 
 

@@ -37,6 +37,7 @@ from preference.store import Store, Task
 from preference.teachers import SCORING, SyntheticTeacher
 from rllab.agents.agent import Metrics
 from rllab.callbacks import Callback
+from rllab.distributed import require_alone
 from rllab.rollout import Rollout
 from rllab.train import Training
 
@@ -71,6 +72,7 @@ class TextTeaching(Callback):
         Raises:
             RllabError: no reward model can be made of the policy's model, or the teacher cannot be had.
         """
+        require_alone("A reward that is learnt meanwhile from comparisons is trained")
         drawn, judging, fitting, asking = (
             int(state) for state in np.random.SeedSequence([seed, 0x7EAC8]).generate_state(4)
         )

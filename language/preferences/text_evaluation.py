@@ -14,6 +14,7 @@ from language.preferences.responses import ResponsesConfig, respond
 from language.preferences.rewards import TextReward, score
 from language.tokenizers.tokenizer import Tokenizer
 from rllab.callbacks import Callback
+from rllab.distributed import is_first
 from rllab.evaluate import EvaluationResult
 from rllab.files import explained_write_errors, write_atomically
 
@@ -99,6 +100,8 @@ class KeepEvaluations(Callback):
 
     def before_run(self, training: "Training") -> None:
         """Of a run that goes on, forget what came after the checkpoint; of a new one, evaluate the model."""
+        if not is_first():
+            return
         rows = [row for row in read_evaluations(self.path.parent) if row["steps"] <= training.steps]
         if self.path.exists():
             with explained_write_errors(self.path):
@@ -109,6 +112,8 @@ class KeepEvaluations(Callback):
 
     def after_evaluation(self, training: "Training", result: EvaluationResult) -> None:
         """Add a row."""
+        if not is_first():
+            return
         assert isinstance(result, TextEvaluation)
         row = {"steps": training.steps, **result.measures, "samples": result.samples}
         with explained_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:

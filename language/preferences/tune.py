@@ -32,7 +32,8 @@ from language.preferences.tuning_config import RUN_KIND, TuneConfig
 from language.tokenizers.tokenizer import Tokenizer
 from rllab.agents import AGENTS
 from rllab.callbacks import Callback
-from rllab.experiment import go_on
+from rllab.distributed import is_first, processes
+from rllab.experiment import go_on, new_run, run_to_go_on
 from rllab.runs import Run
 from rllab.train import Training
 
@@ -142,11 +143,12 @@ def tune(
     training = workshop.training(folder, callbacks, quiet)
     if workshop.teaching is not None:
         workshop.teaching.check(folder, overwrite)
-    with Run.create(folder, config.to_json(), overwrite) as run, ExitStack() as stack:
-        for name in (REFERENCE_FOLDER, MODEL_FOLDER, BEST_FOLDER, REWARD_FOLDER):
-            shutil.rmtree(folder / name, ignore_errors=True)  # of a run that is overwritten
-        (folder / FILE).unlink(missing_ok=True)
-        _keep_reference(run, workshop)
+    with new_run(folder, config.to_json(), overwrite) as run, ExitStack() as stack:
+        if is_first():
+            for name in (REFERENCE_FOLDER, MODEL_FOLDER, BEST_FOLDER, REWARD_FOLDER):
+                shutil.rmtree(folder / name, ignore_errors=True)  # of a run that is overwritten
+            (folder / FILE).unlink(missing_ok=True)
+            _keep_reference(run, workshop)
         if workshop.teaching is not None:
             workshop.teaching.open(folder, training, stack, quiet)
         training.write_to(run)
@@ -168,16 +170,18 @@ def resume(
     Raises:
         RllabError: no run of this kind, no good checkpoint, or the run is in use.
     """
-    with Run.open(path, lock=True) as run, ExitStack() as stack:
+    with run_to_go_on(path) as run, ExitStack() as stack:
         if run.config.get("kind") != RUN_KIND:
             raise RllabError(f"{path} is no fine-tuning from rewards; `rllab resume {path}` goes on with it.")
         config = TuneConfig.from_json(run.config)
         if steps is not None:
             config = replace(config, loop=replace(config.loop, steps=steps))
-            run.update_config({**run.config, **config.to_json()})
+            if is_first():
+                run.update_config({**run.config, **config.to_json()})
         reference = run.path / REFERENCE_FOLDER
         workshop = TuneWorkshop(config, reference if holds_model(reference) else None)
-        _keep_reference(run, workshop)
+        if is_first():
+            _keep_reference(run, workshop)
         training = workshop.training(run.path, callbacks, quiet)
         if workshop.teaching is not None:
             workshop.teaching.open(run.path, training, stack, quiet)
@@ -198,17 +202,21 @@ def _finish(training: Training, run: Run, workshop: TuneWorkshop) -> TunedRun:
     try:
         training.run()
     except KLRunawayError as error:
+        if not is_first():
+            raise
         step = _go_back(training, run, workshop)
         _write_models(run, workshop)
         raise KLRunawayError(f"{error} {run.path} keeps the model of step {step:,}.") from error
     except RewardFailedError as error:
-        if training.collecting and run.checkpoints.latest() != training.steps:
+        # Of several processes the others may not have failed, and would not come to save theirs.
+        if training.collecting and processes() == 1 and run.checkpoints.latest() != training.steps:
             training.save()  # the collector is as it was before the rollout, so nothing is lost
         step = run.checkpoints.latest() or 0
         raise RewardFailedError(
             f"{error} Training stopped; `rllab resume {quote(str(run.path))}` goes on from step {step:,}."
         ) from error
-    _write_models(run, workshop)
+    if is_first():
+        _write_models(run, workshop)
     evaluation = training.evaluation
     assert evaluation is None or isinstance(evaluation, TextEvaluation)
     return TunedRun(

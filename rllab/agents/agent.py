@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from envs.errors import RllabError
-from rllab import statistics
+from rllab import distributed, statistics
 from rllab.agents.optimizer import Optimizer, Schedule
 from rllab.agents.surrogate import squared_error
 from rllab.policies.arrays import ExperienceArrays
@@ -117,14 +117,14 @@ class Agent(ABC):
 
 def standardised(values: Tensor, batch: Batch) -> Tensor:
     """`values` at mean 0 and standard deviation 1 over the batch's steps (the 37 details, core detail 7)."""
-    centred = values - batch.mean(values)
-    return centred / (batch.mean(centred.square()).sqrt() + 1e-8)
+    centred = values - distributed.mean_(batch.mean(values))
+    return centred / (distributed.mean_(batch.mean(centred.square())).sqrt() + 1e-8)
 
 
 def fit_critic(agent: Agent, optimizer: Optimizer, batch: Experience, epochs: int, size: int) -> Metrics:
     """Regress the critic on `batch.returns` by itself, in minibatches of `size` entries; the actor stays."""
     losses, norms = [], []
-    fast = agent.policy.fast
+    fast = agent.policy.fast if distributed.processes() == 1 else None
     arrays = None if fast is None else ExperienceArrays.of(batch)
     for _ in range(epochs):
         if fast is not None and arrays is not None:
@@ -140,24 +140,29 @@ def fit_critic(agent: Agent, optimizer: Optimizer, batch: Experience, epochs: in
 
 
 def entries(minibatch_size: int, columns: int, rows: bool) -> int:
-    """How many entries of a batch's first dimension make a minibatch: steps, or whole rows of `columns` steps."""
+    """How many entries of a batch's first dimension make a minibatch: steps, or whole rows of `columns` steps.
+
+    A minibatch is shared by the processes that train together.
+    """
+    minibatch_size = distributed.share(minibatch_size, "A minibatch_size of")
     return max(1, minibatch_size // columns) if rows else minibatch_size
 
 
 def check_division(minibatch_size: int, num_rows: int, columns: int, rows: bool) -> None:
     """Raise RllabError unless a rollout of `num_rows` × `columns` steps divides into minibatches of that size."""
-    total = num_rows * columns
     require(minibatch_size >= 1, f"minibatch_size must be at least 1, not {minibatch_size}")
-    if minibatch_size > total or total % minibatch_size:
-        fitting = max(size for size in range(1, min(minibatch_size, total) + 1) if total % size == 0)
+    own, total = distributed.share(minibatch_size, "A minibatch_size of"), num_rows * columns
+    if own > total or total % own:
+        fitting = max(size for size in range(1, min(own, total) + 1) if total % size == 0)
+        num_rows, total, fitting = (number * distributed.processes() for number in (num_rows, total, fitting))
         raise RllabError(
             f"a rollout of {num_rows} × {columns} = {total} steps does not divide into minibatches of "
             f"{minibatch_size}: use a minibatch_size that divides it, such as {fitting}"
         )
-    if rows and minibatch_size % columns:
+    if rows and own % columns:
         raise RllabError(
             f"this policy learns from whole rows of {columns} steps, so minibatch_size must be a multiple of "
-            f"{columns}, not {minibatch_size}"
+            f"{columns * distributed.processes()}, not {minibatch_size}"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from envs.errors import RllabError
+from rllab import distributed
 from rllab.agents.adam import Adam, NumpyAdam, TorchAdam
 from rllab.policies.policy import Policy
 
@@ -58,9 +59,13 @@ class Optimizer:
     def apply(self, loss: Any) -> float:
         """One step down the gradient that lies in the buffer, clipped to `max_grad_norm` (0: never).
 
+        Processes that train together take the mean of their gradients first.
+
         Returns the norm before clipping. Raises RllabError if the gradient or the `loss` that it belongs to
         is not finite, naming the source; nothing has been changed then.
         """
+        assert self.parameters.grad is not None
+        distributed.mean_(self.parameters.grad)
         norm = self.adam.gradient_norm()
         require_finite(loss, norm)
         if 0 < self.max_grad_norm < norm:

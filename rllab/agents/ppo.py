@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rllab import distributed
 from rllab.agents.agent import (
     Agent,
     AgentConfig,
@@ -125,8 +126,10 @@ class PPO(Agent):
         norms: list[float] = []
         for loss, measured in self._gradients(batch, size, clip_range):
             statistics.append(measured)
-            if config.target_kl is not None and float(measured["approximate_kl"]) > 1.5 * config.target_kl:
-                break
+            if config.target_kl is not None:
+                divergence = distributed.mean(float(measured["approximate_kl"]))
+                if divergence > 1.5 * config.target_kl:
+                    break
             norms.append(self.optimizer.apply(loss))
 
         metrics = {name: float(sum(m[name] for m in statistics)) / len(statistics) for name in statistics[0]}
@@ -147,7 +150,7 @@ class PPO(Agent):
         config, fast = self.config, self.policy.fast
         plain = (config.objective, config.advantage, config.ratio) == ("clip", "gae", "token")
         by_hand = plain and config.value_clip_range is None and type(self).loss is PPO.loss
-        if fast is not None and by_hand:
+        if fast is not None and by_hand and distributed.processes() == 1:
             arrays = ExperienceArrays.of(batch)
             for _ in range(config.epochs):
                 for piece in arrays.minibatches(size, self.generator):
@@ -215,7 +218,7 @@ class PPO(Agent):
     def _adapt_penalty(self, batch: Experience) -> Metrics:
         """β doubles above 1.5 times the target and halves below the target / 1.5 (section 4)."""
         with torch.no_grad():
-            divergence = float(batch.mean(self._divergence(batch, self.policy.evaluate(batch))))
+            divergence = distributed.mean(float(batch.mean(self._divergence(batch, self.policy.evaluate(batch)))))
         target = self.config.kl_penalty_target
         if divergence > 1.5 * target:
             self.kl_coefficient *= 2

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from envs.errors import RllabError
+from rllab import distributed
 from rllab.agents.agent import (
     Agent,
     AgentConfig,
@@ -89,13 +90,13 @@ class Reinforce(Agent):
         config = self.config
         learning_rate = self.optimizer.set_rate(config.learning_rate_schedule, remaining)
         advantages, returns, counted = self._credit(rollout)
-        if not bool(counted.any()):
+        if not distributed.any_of(bool(counted.any())):
             # Every episode is longer than the rollout: nothing to learn from it, but earlier ones ended.
             return {"learning_rate": learning_rate, "skipped_updates": 1.0}
         batch = self.experience(rollout.replace(valid=counted), advantages, returns)
         advantage = batch.advantages
         if config.baseline == "mean":
-            advantage = advantage - batch.mean(advantage)
+            advantage = advantage - distributed.mean_(batch.mean(advantage))
         if config.normalise_advantages:
             advantage = standardised(advantage, batch)
 
@@ -137,7 +138,7 @@ class Reinforce(Agent):
         returns, complete = rewards_to_go(
             rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid, discount=self.config.discount
         )
-        self.episodes_end = self.episodes_end or bool(complete.any())
+        self.episodes_end = self.episodes_end or distributed.any_of(bool(complete.any()))
         if not self.episodes_end:
             raise RllabError(
                 f"no episode ended within rollout_steps = {self.config.rollout_steps}, and with baseline "

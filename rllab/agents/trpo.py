@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rllab import distributed
 from rllab.agents.agent import (
     Agent,
     AgentConfig,
@@ -117,8 +118,8 @@ class TRPO(Agent):
 
         ratio = (evaluation.log_prob - old_log_prob).exp()
         surrogate = batch.mean(ratio * batch.advantages) + bonus * batch.mean(evaluation.entropy)
-        before = float(surrogate.detach())
-        gradient = self.policy.gradient(surrogate, self.actor).clone()
+        before = distributed.mean(float(surrogate.detach()))
+        gradient = distributed.mean_(self.policy.gradient(surrogate, self.actor).clone())
         require_finite(before, float(gradient.norm()))
 
         fisher = self._damped_fisher(batch)
@@ -166,11 +167,11 @@ class TRPO(Agent):
             chosen = self.generator.permutation(len(batch.valid))[:count]
             batch = batch.select(torch.from_numpy(chosen).to(batch.valid.device))
         product, damping = self.policy.fisher(batch), self.config.cg_damping
-        return lambda vector: product(vector) + damping * vector
+        return lambda vector: distributed.mean_(product(vector)) + damping * vector
 
     @torch.no_grad()
     def _measure(self, batch: Experience, old_log_prob: Tensor, old_parameters: Tensor) -> tuple[float, float]:
-        """The surrogate of the policy as it now is, and its mean KL divergence from the old one."""
+        """The surrogate of the policy as it now is, and its mean KL divergence from the old one, over all processes."""
         evaluation = self.policy.evaluate(batch)
         ratio = (evaluation.log_prob - old_log_prob).exp()
         surrogate = batch.mean(ratio * batch.advantages)
@@ -178,7 +179,7 @@ class TRPO(Agent):
         assert evaluation.parameters is not None
         old = self.policy.distribution(old_parameters, batch.action_mask)
         new = self.policy.distribution(evaluation.parameters, batch.action_mask)
-        return float(surrogate), float(batch.mean(old.kl(new)))
+        return distributed.mean(float(surrogate)), distributed.mean(float(batch.mean(old.kl(new))))
 
 
 def conjugate_gradients(

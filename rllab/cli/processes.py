@@ -16,7 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from envs.errors import RllabError
 from rllab.interrupt import Interrupted
+from rllab.launched import launched_processes
 from rllab.metrics import METRICS_FILE
 from rllab.progress import Progress
 
@@ -75,7 +77,12 @@ def run_jobs(jobs: Sequence[Job], at_once: int, total_steps: int, *, quiet: bool
         at_once: how many at a time.
         total_steps: where the jobs end, all steps together.
         quiet: no progress line.
+
+    Raises:
+        RllabError: torchrun started several of this process.
     """
+    if launched_processes() > 1:
+        raise RllabError("Several runs, a process each, are trained by one command; start it without torchrun.")
     ending, waiting = Ending(), deque(jobs)
     running: list[_Process] = []
     progress = Progress(total_steps, start=_steps_of(jobs), quiet=quiet)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.errors import RllabError
+from rllab import distributed
 from rllab.nested import Nested, leaves_of, map_nested
 from rllab.policies.distributions import Distribution, action_family
 from rllab.policies.fast import FastActorCritic, FastEvaluation, FastMLP, FastValue
@@ -213,7 +214,8 @@ class ActorCritic(Policy):
         if self.module.normaliser is not None:
             numbers = self.layout.flat_numbers(rollout.observations, 2)
             assert numbers is not None
-            self.module.normaliser.adapt(numbers, rollout.valid)
+            for of_process, valid in distributed.gathered((numbers, rollout.valid)):
+                self.module.normaliser.adapt(of_process, valid)
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()

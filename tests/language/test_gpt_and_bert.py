@@ -14,7 +14,7 @@ from language.models.bert import BERT, BERTConfig, BERTForPretraining, sentence_
 from language.models.blocks import Block, sinusoids
 from language.models.gpt import GPT, GPTConfig, next_token_loss, token_log_probabilities
 from language.models.huggingface import load_bert, load_gpt, save_bert, save_gpt
-from language.models.linear import _onednn_works, linear
+from language.models.linear import _onednn_works, linear, takes_onednn
 
 TINY = GPTConfig(37, 12, 2, 2, 16, norm="pre", dropout=0.0)
 
@@ -155,7 +155,7 @@ def test_products_by_onednn_and_their_gradients_are_torchs(monkeypatch: pytest.M
     )
     results = []
     for onednn in (True, False):
-        monkeypatch.setattr("language.models.linear.onednn_is_faster", lambda threads, chosen=onednn: chosen)
+        monkeypatch.setattr("language.models.linear.takes_onednn", lambda chosen=onednn: chosen)
         leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
         out = linear(*leaves)
         assert (out.grad_fn is not None and "OneDNN" in out.grad_fn.name()) == onednn
@@ -163,8 +163,20 @@ def test_products_by_onednn_and_their_gradients_are_torchs(monkeypatch: pytest.M
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize(("variable", "processor", "taken"), [
+    ("", "vendor_id : AuthenticAMD", True), ("", "vendor_id : GenuineIntel", False), ("", "arm", False),
+    ("torch", "vendor_id : AuthenticAMD", False), ("onednn", "vendor_id : GenuineIntel", True),
+])  # fmt: skip
+def test_the_machine_and_never_timing_chooses_the_product(
+    variable: str, processor: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLLAB_LINEAR", variable)
+    monkeypatch.setattr("language.models.linear._processor", lambda: processor)
+    assert takes_onednn.__wrapped__() == (taken and _onednn_works())
+
+
 def test_products_have_second_and_forward_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("language.models.linear.onednn_is_faster", lambda threads: _onednn_works())
+    monkeypatch.setattr("language.models.linear.takes_onednn", _onednn_works)
     generator = torch.Generator().manual_seed(0)
     x, weight, other = (torch.randn(*shape, generator=generator) for shape in ((80, 3), (2, 3), (2, 3)))
 

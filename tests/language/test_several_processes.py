@@ -5,13 +5,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from several_processes import command, rllab
 
 from language.models.folder import load_model
 from rllab.runs import Run
@@ -61,18 +61,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "texts.txt"
     path.write_text("\n".join(" ".join(generator.choices(WORDS, k=20)) for _ in range(300)))
     return path
-
-
-def command(processes: int, *arguments: str) -> list[str]:
-    launched = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [sys.executable, *(launched if processes > 1 else []), "-m", "rllab", *arguments]
-
-
-def rllab(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command(processes, *arguments), capture_output=True, text=True, env=environment, timeout=300
-    )  # fmt: skip
 
 
 def pretrain(processes: int, texts: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -147,6 +135,37 @@ def test_what_cannot_be_shared_is_said_once(arguments: list[str], sentence: str,
 
 
 def test_what_knows_nothing_of_processes_says_so(tmp_path: Path) -> None:
-    found = rllab(2, "train", "ppo", "CartPole-v1", "--steps", "100", "--out", str(tmp_path / "run"))
+    found = rllab(2, "train", "ppo", "CartPole-v1", "--seeds", "2", "--steps", "100", "--out", str(tmp_path / "run"))
     assert found.returncode != 0
     assert "start it without torchrun" in found.stderr
+
+
+def test_an_agent_learns_in_environments_of_two_processes_and_goes_on_exactly(tmp_path: Path) -> None:
+    given = [
+        "train",
+        "ppo",
+        "CartPole-v1",
+        "--no-preset",
+        "--num-envs",
+        "4",
+        "--rollout-steps",
+        "32",
+        "--minibatch-size",
+        "64",
+    ]
+    given += ["--normalise-observations", "--scale-rewards", "--evaluation-every", "200", "--no-tensorboard"]
+    assert rllab(2, *given, "--steps", "512", "--out", str(tmp_path / "whole")).returncode == 0
+    assert rllab(2, *given, "--steps", "256", "--out", str(tmp_path / "parts")).returncode == 0
+    assert rllab(2, "resume", str(tmp_path / "parts"), "--steps", "512").returncode == 0
+    whole, parts = (Run.open(tmp_path / name).checkpoints.load()[1] for name in ("whole", "parts"))
+    assert whole["loop"]["steps"] == parts["loop"]["steps"] >= 512
+    for name, tensor in whole["policy"]["weights"].items():
+        assert torch.equal(parts["policy"]["weights"][name], tensor), name
+    # Both processes' observations are in the moments that both normalise by; they are of different episodes.
+    assert int(whole["policy"]["observation_moments"]["count"]) == whole["loop"]["steps"]
+    first, second = whole["collectors"]
+    assert not (first["observations"]["0"] == second["observations"]["0"]).all()
+    assert len(whole["policy"]["reward_scaling"]["discounted_returns"]) == 4
+    found = rllab(1, "resume", str(tmp_path / "parts"), "--steps", "640")
+    assert found.returncode == 0
+    assert "was trained by 2 processes and not by 1" in found.stderr
