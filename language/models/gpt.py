@@ -19,6 +19,7 @@ from language.models.blocks import Activation, Block, BlockConfig, Norm, check_l
 from language.models.gpt_step import GPTState, GPTStepper, can_step
 from language.models.layer_groups import by_layer
 from language.models.linear import Linear, linear
+from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,37 @@ class GPTConfig:
     """Added to the variance in layer normalisation."""
     initial_std: float = 0.02
     """Of the weights at first (section 4.1). With `norm` `pre`, maps into the residual have it over √(2 layers)."""
+    experts: int = 0
+    """Experts of a mixture (Shazeer et al. 2017) in place of feed-forward networks, as wide as these; 0: none."""
+    experts_a_token: int = 2
+    """k, how many of them a token is sent to (GShard, Lepikhin et al. 2020, section 2.2: 2)."""
+    experts_every: int = 2
+    """Every so manieth layer has experts (GShard, section 2.2: every other)."""
+    experts_loss: float = 0.1
+    """w of the losses that balance them, of importance and of load (Shazeer et al., appendix C.1)."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "context", "layers", "width"):
             if getattr(self, name) < 1:
                 raise RllabError(f"{name} must be at least 1, not {getattr(self, name)}.")
         self.block()
+        if self.experts:
+            self.mixture()
+            if not 1 <= self.experts_every <= self.layers:
+                raise RllabError(f"experts_every must lie from 1 to {self.layers} layers, not {self.experts_every}.")
 
     def block(self) -> BlockConfig:
         """A layer's configuration. Raises RllabError if the heads do not divide the width."""
         return BlockConfig(
             self.width, self.heads, self.feed_forward_width or 4 * self.width, self.activation, self.norm,
             self.dropout, self.dropout, self.norm_epsilon,
+        )  # fmt: skip
+
+    def mixture(self) -> MixtureConfig:
+        """That of the layers with experts. Raises RllabError if no such choice can be made."""
+        return MixtureConfig(
+            self.width, self.block().feed_forward_width, self.experts, self.experts_a_token,
+            importance_weight=self.experts_loss, load_weight=self.experts_loss,
         )  # fmt: skip
 
     @classmethod
@@ -83,11 +103,15 @@ class GPT(nn.Module):
 
         Args:
             config: its size.
-            feed_forwards: by layer, modules in place of its feed-forward network; see `Block`.
+            feed_forwards: by layer, modules in place of its feed-forward network, and of the configuration's experts;
+                see `Block`.
         """
         super().__init__()
         self.config = config
         block = config.block()
+        if feed_forwards is None and config.experts:
+            with_experts = range(config.experts_every - 1, config.layers, config.experts_every)
+            feed_forwards = {layer: MixtureOfExperts(config.mixture()) for layer in with_experts}
         self.tokens = nn.Embedding(config.vocabulary_size, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(block, (feed_forwards or {}).get(i)) for i in range(config.layers))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from envs.errors import RllabError
 from language.models.bert import BERTConfig, BERTForPretraining
 from language.models.gpt import GPT, GPTConfig
+from language.models.mixture_of_experts import MixtureOfExperts
 from rllab.files import explained_write_errors, write_atomically
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -126,6 +127,8 @@ def load_gpt(folder: Path | str) -> GPT:
 def save_gpt(model: GPT, folder: Path | str) -> None:
     """Write a folder that `transformers` loads. Raises RllabError if it cannot be written."""
     config = model.config
+    if any(isinstance(module, MixtureOfExperts) for module in model.modules()):
+        raise RllabError("transformers' GPT has no experts; a model with them cannot be saved there.")
     first = config.norm == "post"
     if config.activation != "gelu_tanh" and first:
         raise RllabError(f"transformers' GPT-1 has gelu_tanh alone, not {config.activation}; it cannot be saved there.")

@@ -69,7 +69,7 @@ def _running_text(model: Any, modelling: LanguageModellingConfig, place: Place) 
         modelling = replace(modelling, evaluation_tokens=0)
     return LanguageModelling(
         files["training"], files[place.held_out], modelling, place.seed, place.device,
-        reports=isinstance(model, MoELSTMConfig),
+        reports=isinstance(model, MoELSTMConfig) or bool(getattr(model, "experts", 0)),
     )  # fmt: skip
 
 

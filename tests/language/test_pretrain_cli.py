@@ -13,6 +13,7 @@ from envs.errors import RllabError
 from language.cli.main import command
 from language.models.folder import load_model, save_model
 from language.models.gpt import GPT
+from language.models.huggingface import save_gpt
 from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
 from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from rllab.cli.main import main
@@ -96,6 +97,10 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
         "there are gpt": ["pretrain", "elephant"],
         "longer than the model's context": ["pretrain", "gpt", str(texts), *SIZE, "--length", "64"],
         "3 heads do not divide": ["pretrain", "gpt", str(texts), *SIZE, "--heads", "3"],
+        "Of 2 experts no 3 can be chosen": [
+            "pretrain", "gpt", str(texts), *SIZE, "--experts", "2", "--experts-a-token", "3",
+        ],
+        "experts_every must lie from 1 to 1 layers": ["pretrain", "gpt", str(texts), *SIZE, "--experts", "2"],
         "already holds a run": ["pretrain", "gpt", str(texts), "--out", str(trained), *SIZE],
         "--vocabulary-size 300 does not match": [
             "pretrain", "transformer-lm", str(texts), "--tokenizer", str(other), *SIZE,
@@ -119,6 +124,24 @@ def test_a_run_that_has_not_come_to_its_end_is_said_to_be_one_to_go_on_with(trai
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
     with pytest.raises(RllabError, match="not come to its end.* `rllab resume"):
         load_model(tmp_path / "run")
+
+
+def test_a_gpt_with_experts_is_trained_with_their_losses_and_read_again(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    experts = ["--layers", "2", "--experts", "4", "--experts-a-token", "1"]
+    assert command(["pretrain", "gpt", str(texts), "--out", str(out), "--quiet", *SIZE, *experts]) == 0
+    assert all(row["auxiliary_loss"] > 0 for row in Run.open(out).read_metrics())
+    model, _ = load_model(out)
+    assert isinstance(model, GPT)
+    assert [isinstance(block.feed_forward, MixtureOfExperts) for block in model.blocks] == [False, True]
+    assert model.blocks[1].feed_forward.config == MixtureConfig(16, 64, experts=4, k=1)
+    assert command(["generate", str(out), "--prompt", "the film", "--maximum-new-tokens", "3"]) == 0
+    assert command(["inspect", str(out)]) == 0
+    assert "Gets more often" in capsys.readouterr().out
+    with pytest.raises(RllabError, match="transformers' GPT has no experts"):
+        save_gpt(model, tmp_path / "exported")
 
 
 def test_a_model_that_could_not_be_read_again_is_not_written(trained: Path, tmp_path: Path) -> None:
