@@ -19,7 +19,7 @@ from envs.errors import RllabError
 from language.models.folder import MODEL_FOLDER, configuration_class, save_model
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress, Tokenizer
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import DivergedError, SupervisedTraining, TrainingConfig
 from rllab import distributed
 from rllab.documents import rebuilt
 from rllab.runs import Run
@@ -152,7 +152,10 @@ class Recipe(Generic[Result]):
     def _carry_on(self, training: SupervisedTraining[Any], run: Run) -> Result:
         if run.checkpoints.latest() is not None:
             training.load_state_dict(run.checkpoints.load()[1])
-        training.run()
+        try:
+            training.run()
+        except DivergedError as error:
+            raise DivergedError(f"{error}{_kept_best(training, run)}") from error
         training.model.eval()
         result = None
         if distributed.is_first():
@@ -160,6 +163,15 @@ class Recipe(Generic[Result]):
                 result = self.finish(training, run)
             save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
         return cast(Result, distributed.from_first(result))
+
+
+def _kept_best(training: SupervisedTraining[Any], run: Run) -> str:
+    """Write the weights of the best evaluation of a training that diverged; a sentence that says so."""
+    if training.best_weights is None or not distributed.is_first():
+        return ""
+    training.model.load_state_dict(training.best_weights)
+    save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
+    return f" {run.path} keeps the model of the best evaluation, from which another training can begin."
 
 
 def _clear(folder: Path) -> None:

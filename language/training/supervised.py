@@ -101,6 +101,10 @@ class TrainingConfig:
                 raise RllabError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
 
 
+class DivergedError(RllabError):
+    """The loss or a gradient is not finite."""
+
+
 class SupervisedTraining(Generic[Batch]):
     """A training as an object, and the loop `run`."""
 
@@ -169,7 +173,7 @@ class SupervisedTraining(Generic[Batch]):
 
         Raises:
             Interrupted: after SIGINT (Ctrl-C) or SIGTERM, once the current step and a checkpoint are done.
-            RllabError: the loss or a gradient is not finite; the last checkpoint, if there is one, is intact.
+            DivergedError: the loss or a gradient is not finite; the last checkpoint, if there is one, is intact.
         """
         distributed.share_weights(self.model)
         writer = None
@@ -229,7 +233,7 @@ class SupervisedTraining(Generic[Batch]):
     def step(self) -> dict[str, float]:
         """Learn from `accumulation` batches; numbers to note, `tokens_of_step` among them.
 
-        Raises RllabError if the loss or the gradient is not finite; the weights are then as they were before.
+        Raises DivergedError if the loss or the gradient is not finite; the weights are then as they were before.
         """
         config = self.config
         self.model.train()
@@ -258,7 +262,7 @@ class SupervisedTraining(Generic[Batch]):
         if not (math.isfinite(total) and math.isfinite(norm)):
             kept = None if self.run_folder is None else self.run_folder.checkpoints.latest()
             intact = "" if kept is None else f" The checkpoint of step {kept:,} is intact."
-            raise RllabError(
+            raise DivergedError(
                 f"The loss was {total / count:.4g} and the gradient's norm {norm:.4g} in step {self.steps + 1:,}: "
                 f"training has diverged.{intact} Lower the learning rate, or clip gradients."
             )

@@ -2,8 +2,11 @@
 
 import io
 import json
+import math
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,8 @@ from language.models.gpt import GPT
 from language.models.huggingface import save_gpt
 from language.models.mixture_of_experts import MixtureConfig, MixtureOfExperts
 from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
+from language.training.language_modelling import LanguageModelling
+from language.training.problem import Loss
 from rllab.cli.main import main
 from rllab.experiment import resume
 from rllab.runs import Run
@@ -142,6 +147,26 @@ def test_a_gpt_with_experts_is_trained_with_their_losses_and_read_again(
     assert "Gets more often" in capsys.readouterr().out
     with pytest.raises(RllabError, match="transformers' GPT has no experts"):
         save_gpt(model, tmp_path / "exported")
+
+
+def test_a_training_that_diverges_keeps_its_best_model_to_begin_from(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, loss = [], LanguageModelling.loss
+
+    def diverging(self: LanguageModelling, model: Any, batch: Any) -> Loss:
+        calls.append(batch)
+        found = loss(self, model, batch)
+        return replace(found, total=found.total * math.nan) if len(calls) == 5 else found
+
+    monkeypatch.setattr(LanguageModelling, "loss", diverging)
+    out = tmp_path / "run"
+    assert main(["language", "pretrain", "gpt", str(texts), "--out", str(out), "--quiet", *SIZE]) == 2
+    assert f"Lower the learning rate, or clip gradients. {out} keeps the model" in capsys.readouterr().err
+    best = Run.open(out).checkpoints.load(3)[1]["model"]  # evaluated after 3 steps
+    assert all(torch.equal(best[name], tensor) for name, tensor in load_model(out)[0].state_dict().items())
+    again = ["--initial", str(out), "--learning-rate", "1e-4", "--steps", "2", "--length", "16", "--quiet"]
+    assert command(["pretrain", "gpt", str(texts), "--out", str(tmp_path / "again"), *again]) == 0
 
 
 def test_a_model_that_could_not_be_read_again_is_not_written(trained: Path, tmp_path: Path) -> None:
