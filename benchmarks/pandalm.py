@@ -39,7 +39,7 @@ from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from language.tokenizers.special import SpecialTokens
 from language.training.language_modelling import LanguageModellingConfig
 from language.training.pretraining import CorpusConfig, Pretraining
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.cli.console import print_table
 from rllab.runs import Run
 

@@ -31,7 +31,8 @@ from language.preferences.rows import Row, row_log_probs
 from language.preferences.sft import Completions
 from language.preferences.text_models import text_model
 from language.tokenizers.tokenizer import Tokenizer
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 SIZE = {"vocabulary": 512, "context": 128, "width": 128, "layers": 4, "heads": 4}
 BATCH, PAIRS = 16, 128

@@ -23,7 +23,8 @@ from language.preferences.responses import ResponsesConfig
 from language.preferences.rewards import make_reward
 from language.preferences.rows import RowReader
 from language.preferences.text_models import text_model
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from rllab.agents import PPO, PPOConfig
 
 STARTS = (

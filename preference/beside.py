@@ -31,8 +31,9 @@ from preference.reward_model import RewardModel
 from preference.store import Store
 from preference.teachers import Teacher
 from rllab.callbacks import Callback
+from rllab.loop_config import LoopConfig
 from rllab.runs import Run
-from rllab.train import LoopConfig, Training
+from rllab.train import Training
 
 LIVE_FOLDER, UNDRAWN_FOLDER = "reward-live", "undrawn"
 

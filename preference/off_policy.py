@@ -49,8 +49,9 @@ from rllab.callbacks import Callback
 from rllab.evaluate import EvaluationResult, Evaluator, film
 from rllab.experiment import Checkpoint, go_on
 from rllab.files import explained_write_errors
+from rllab.loop_config import LoopConfig
 from rllab.runs import Run, default_folder
-from rllab.train import LoopConfig, Training
+from rllab.train import Training
 from rllab.workshop import EVALUATION_SEED, VIDEO_FRAMES
 
 KIND = "preference-off-policy"

@@ -9,7 +9,7 @@ from envs.make import EnvConfig
 from preference.entropy import NEIGHBOURS
 from rllab.agents.agent import require
 from rllab.documents import with_tuples
-from rllab.train import LoopConfig
+from rllab.loop_config import LoopConfig
 
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "sac": {"learning_rate": 3e-4, "batch_size": 256, "tau": 0.005, "gradient_steps": 1.0},

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from rllab.config import TrainConfig, configure
     from rllab.experiment import TrainedRun, evaluate, load, resume, train
     from rllab.interrupt import Interrupted
+    from rllab.loop_config import LoopConfig
     from rllab.policies import ActorCritic, Policy, PolicyConfig
     from rllab.rollout import Batch, Rollout
-    from rllab.train import LoopConfig, Training
+    from rllab.train import Training
 
 _HOMES = {
     "EnvConfig": "envs.make",
@@ -37,7 +38,8 @@ _HOMES = {
     **dict.fromkeys(("ActorCritic", "Policy", "PolicyConfig"), "rllab.policies"),
     **dict.fromkeys(("Batch", "Rollout"), "rllab.rollout"),
     "Interrupted": "rllab.interrupt",
-    **dict.fromkeys(("LoopConfig", "Training"), "rllab.train"),
+    "LoopConfig": "rllab.loop_config",
+    "Training": "rllab.train",
 }
 
 

@@ -19,8 +19,8 @@ from envs.make import EnvConfig
 from envs.registry import family_name, find_spec
 from rllab.agents import CONFIGS, AgentConfig
 from rllab.documents import with_tuples
+from rllab.loop_config import LoopConfig
 from rllab.policies import PolicyConfig
-from rllab.train import LoopConfig
 
 
 @dataclass(frozen=True)

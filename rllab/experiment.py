@@ -221,7 +221,7 @@ def evaluate(
         seed: of the episodes.
         deterministic: act by the mode rather than by sampling; None: as the run's own evaluations did.
         checkpoint: as in `load`.
-        opponent: who plays a game's other players (`rllab.train.LoopConfig`); None: as in the run's own evaluations.
+        opponent: who plays the other players of a game (`LoopConfig`); None: as in the run's own evaluations.
     """
     path = run.path if isinstance(run, TrainedRun) else run
     policy, config, _ = load_with_config(path, checkpoint)

@@ -39,7 +39,7 @@ from language.tasks.counted_words import CountedWords, CountedWordsConfig
 from language.training.labelled_texts import NEGATIVE, POSITIVE
 from language.training.language_modelling import LanguageModellingConfig
 from language.training.pretraining import CorpusConfig, Pretraining
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.cli.console import number, quoted
 from rllab.cli.demo import Act, Result
 from rllab.cli.processes import cores

@@ -12,7 +12,7 @@ from language.preferences.direct import DirectConfig
 from language.preferences.direct_run import DirectRun, DirectTraining
 from language.preferences.sft import RowsConfig
 from language.preferences.tune import REFERENCE_FOLDER
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.cli.arguments import parse
 from rllab.cli.console import print_facts, quoted
 from rllab.cli.report import report_run

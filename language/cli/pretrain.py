@@ -14,7 +14,7 @@ from language.decoding import Decodable
 from language.models.folder import load_model
 from language.training.pretraining import CorpusConfig, PretrainedRun, Pretraining
 from language.training.pretraining_kinds import KINDS
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.cli.arguments import parse
 from rllab.cli.console import print_facts, quoted
 from rllab.cli.report import report_run

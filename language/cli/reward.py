@@ -12,7 +12,7 @@ from language.models.lora import LoRAConfig
 from language.preferences.reward import RewardTraining, ScoringConfig, cross_validated
 from language.preferences.reward_measures import Predictions
 from language.preferences.sft import RowsConfig
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from preference.measures import PreferenceMeasures
 from rllab.cli.arguments import parse
 from rllab.cli.console import print_facts, print_table, quoted

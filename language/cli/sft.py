@@ -12,7 +12,7 @@ from language.models.lora import LoRAConfig
 from language.preferences.chat import DEFAULT_TEMPLATE
 from language.preferences.data import Faulty, TextsConfig
 from language.preferences.sft import FineTunedRun, RowsConfig, SupervisedFineTuning
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.cli.arguments import parse
 from rllab.cli.console import print_facts, quoted
 from rllab.cli.report import report_run

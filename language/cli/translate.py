@@ -15,7 +15,7 @@ from language.models.lstm_translation import LSTMTranslationConfig
 from language.models.transformer import TransformerConfig
 from language.tasks.translation import PAPERS_DECODING, TranslationModel, Translator
 from language.training.schedules import noam_peak
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from language.training.translation import TranslationConfig
 from language.training.translation_run import PairsConfig, TranslationTraining
 from rllab.cli.arguments import Flag, parse

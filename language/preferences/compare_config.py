@@ -13,7 +13,7 @@ from language.preferences.prompts import PromptsConfig
 from language.preferences.responses import ResponsesConfig
 from language.preferences.sampled_pairs import Labelling
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.agents import AgentConfig
 
 DIRECT = ("dpo", "ipo")

@@ -29,7 +29,8 @@ from language.preferences.text_models import text_model
 from language.preferences.tune import REFERENCE_FOLDER
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from rllab.runs import Run
 
 _LOG_PROBS = "reference.npy"

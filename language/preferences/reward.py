@@ -37,7 +37,8 @@ from language.preferences.reward_model import TextRewardModel, text_rows
 from language.preferences.sft import RowsConfig, check_not_compiled, in_epochs
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from rllab.runs import Run
 
 NORMALISING = "normalising.json"

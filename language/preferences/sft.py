@@ -29,7 +29,8 @@ from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.epochs import Epochs
 from language.training.problem import Loss
 from language.training.recipe import TOKENIZER_FOLDER, Recipe, tokenizer_of
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from rllab.runs import Run
 
 _TOKENS = 8_192

@@ -15,7 +15,7 @@ from language.preferences.responses import ResponsesConfig
 from language.preferences.teaching_config import TeachingConfig
 from rllab.agents import CONFIGS, AgentConfig, PPOConfig, ReinforceConfig, TRPOConfig
 from rllab.documents import rebuilt
-from rllab.train import LoopConfig
+from rllab.loop_config import LoopConfig
 
 RUN_KIND = "language-tuning"
 """The `kind` in a run's configuration."""

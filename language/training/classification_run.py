@@ -29,7 +29,8 @@ from language.training.pretraining import layer_groups
 from language.training.pretraining_kinds import KINDS
 from language.training.recipe import TOKENIZER_FOLDER, Recipe, tokenizer_of
 from language.training.slanted import GradualUnfreezing, SlantedConfig
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from preference.measures import wilson_interval
 from rllab.runs import Run
 

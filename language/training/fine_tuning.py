@@ -10,7 +10,7 @@ from typing import Literal
 
 from envs.errors import RllabError
 from language.training.schedules import Schedule
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from language.training.language_modelling import random_state
 from language.training.peak import training_operations
 from language.training.problem import Loss
 from language.training.sentence_pairs import PairSampler
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 
 PAPERS_TRAINING = TrainingConfig(
     steps=1_000_000, learning_rate=1e-4, schedule="linear", warmup=10_000, floor=0.0, weight_decay=0.01, beta_1=0.9,

@@ -19,7 +19,7 @@ from language.training.document_corpus import train_wordpiece, write_document_pa
 from language.training.language_modelling import LanguageModelling, LanguageModellingConfig
 from language.training.masked_modelling import PAPERS_TRAINING, MaskedModelling, MaskedModellingConfig
 from language.training.problem import Problem
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from language.training.word_modelling import WordModelling, train_words, write_words
 
 

@@ -19,7 +19,8 @@ from envs.errors import RllabError
 from language.models.folder import MODEL_FOLDER, configuration_class, save_model
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress, Tokenizer
-from language.training.supervised import DivergedError, SupervisedTraining, TrainingConfig
+from language.training.supervised import DivergedError, SupervisedTraining
+from language.training.training_config import TrainingConfig
 from rllab import distributed
 from rllab.documents import rebuilt
 from rllab.runs import Run

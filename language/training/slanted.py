@@ -13,7 +13,8 @@ from torch import nn
 
 from envs.errors import RllabError
 from language.training.optimizers import Group
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 LayerGroups = Sequence[Sequence[nn.Parameter]]
 """Parameters that learn alike, the lowest layer first."""

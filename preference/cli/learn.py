@@ -29,9 +29,9 @@ from rllab.cli.train import EnvOptions
 from rllab.config import TrainConfig
 from rllab.experiment import TrainedRun
 from rllab.interrupt import Interrupted
+from rllab.loop_config import LoopConfig
 from rllab.policies import PolicyConfig
 from rllab.runs import default_folder
-from rllab.train import LoopConfig
 
 if TYPE_CHECKING:
     from preference.off_policy import OffPolicyRun

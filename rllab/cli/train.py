@@ -26,9 +26,9 @@ from rllab.cli.report import report_interruption, report_run, report_runs
 from rllab.config import TrainConfig, configure, preset_for
 from rllab.experiment import train
 from rllab.interrupt import Interrupted
+from rllab.loop_config import LoopConfig
 from rllab.policies import PolicyConfig
 from rllab.runs import default_folder, is_run
-from rllab.train import LoopConfig
 from rllab.workshop import Workshop
 
 AgentKind = TypeVar("AgentKind", bound=AgentConfig)

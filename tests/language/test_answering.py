@@ -20,7 +20,8 @@ from language.tasks.squad import Answer, Question
 from language.tokenizers import WordPiece, WordPieceConfig
 from language.tokenizers.wordpiece import BERT_SPECIAL
 from language.training.fine_tuning import fine_tuning
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 CONTEXT = "Ada Lovelace wrote the first program in 1843, Élise says."
 QUESTION = Question("q1", "Who wrote it?", CONTEXT, (Answer("Ada Lovelace", 0), Answer("Lovelace", 4)))

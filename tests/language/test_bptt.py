@@ -15,7 +15,8 @@ from language.data.blocks import TokenFile, write_token_file
 from language.models.awd_lstm import AWDLSTM, AWDLSTMConfig
 from language.training.asgd import NonMonotoneAverage
 from language.training.bptt import BPTTConfig, BPTTModelling, draw_length, text_rows
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 CONFIG = BPTTConfig(batch_size=3, length=8, deviation=2.0)
 MODEL = AWDLSTMConfig(50, width=6, layers=2, hidden_width=8)

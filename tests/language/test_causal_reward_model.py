@@ -46,7 +46,7 @@ from language.preferences.text_models import text_model
 from language.preferences.tune import REWARD_FOLDER, resume, tune
 from language.preferences.tuning_config import DEFAULTS, BatchConfig, TuneConfig, TuneLoopConfig
 from language.tokenizers.pretrained import PretrainedTokenizer
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from preference import bradley_terry
 from preference.labelling.settings import PageConfig
 from rllab.experiment import resume as resume_run

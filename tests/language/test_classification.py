@@ -25,7 +25,8 @@ from language.training.classification import (
 )
 from language.training.epochs import batch_count, shuffled_batches
 from language.training.slanted import GradualUnfreezing, SlantedConfig
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 CONFIG = ClassificationConfig(batch_size=4, sorted_batches=2)
 LANGUAGE = AWDLSTMConfig(20, width=8, layers=2, hidden_width=12, dropout=0.2)

@@ -31,7 +31,8 @@ from language.preferences.rows import Row
 from language.preferences.sft import RowsConfig
 from language.tokenizers.character import CharacterLevel, CharacterLevelConfig
 from language.tokenizers.special import SpecialTokens
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 LETTERS = tokenizer()
 TRAINING = TrainingConfig(

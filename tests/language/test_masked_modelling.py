@@ -22,7 +22,8 @@ from language.training.document_corpus import train_wordpiece, write_document_pa
 from language.training.masked_modelling import PAPERS_TRAINING, MaskedModelling, MaskedModellingConfig, Masker
 from language.training.schedules import schedule_factor
 from language.training.sentence_pairs import PairSampler, cuts_of
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 WORDS = 40
 SPECIAL = len(BERT_SPECIAL.tokens())

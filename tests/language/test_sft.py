@@ -19,7 +19,7 @@ from language.preferences.data import TextsConfig
 from language.preferences.rows import Row, RowReader, Rows, TooLong, all_log_probs, batches_by_length, row_log_probs
 from language.preferences.sft import Completions, RowsConfig, SupervisedFineTuning
 from language.preferences.text_models import text_model
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from rllab.runs import Run
 
 LETTERS = tokenizer()

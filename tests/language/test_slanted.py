@@ -12,7 +12,8 @@ from envs.errors import RllabError
 from language.training.problem import Loss
 from language.training.schedules import schedule_factor
 from language.training.slanted import GradualUnfreezing, SlantedConfig, unfreeze
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 TRAINING = TrainingConfig(steps=100, learning_rate=0.01, weight_decay=0.0, evaluation_every=0, clip_norm=0.0)
 

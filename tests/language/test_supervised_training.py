@@ -18,7 +18,8 @@ from language.training.optimizers import Group
 from language.training.peak import peak_operations_per_second, training_operations
 from language.training.problem import Loss
 from language.training.schedules import noam_peak, schedule_factor
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from rllab.interrupt import Interrupted
 from rllab.runs import Run
 

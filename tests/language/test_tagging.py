@@ -24,7 +24,8 @@ from language.tasks.tagging import Reader, Tagger, Tagging, TaggingConfig, colla
 from language.tokenizers import WordPiece, WordPieceConfig
 from language.tokenizers.wordpiece import BERT_SPECIAL
 from language.training.fine_tuning import fine_tuning
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 
 PIECES = ["in", "lives", "ann", "##a", "##as", "bob", "paris", "rome", "b", "##erlin", "the"]
 TOKENIZER = WordPiece(

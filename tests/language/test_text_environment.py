@@ -11,8 +11,9 @@ from envs.errors import RllabError
 from language.preferences.environment import TextEnv
 from rllab.agents import PPO, PPOConfig
 from rllab.collect import EnvCollector
+from rllab.loop_config import LoopConfig
 from rllab.policies import ActorCritic
-from rllab.train import LoopConfig, Training
+from rllab.train import Training
 
 LETTERS = tokenizer()
 

@@ -29,7 +29,7 @@ from language.preferences.reward_model import (
 )
 from language.preferences.rewards import ModelReward
 from language.preferences.sft import RowsConfig
-from language.training.supervised import TrainingConfig
+from language.training.training_config import TrainingConfig
 from preference import bradley_terry
 
 LETTERS = tokenizer()

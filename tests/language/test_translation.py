@@ -20,7 +20,8 @@ from language.tasks.translation import PAPERS_DECODING, Translator, bleu
 from language.tokenizers.character import CharacterLevel, CharacterLevelConfig
 from language.tokenizers.special import SpecialTokens
 from language.training.averaging import average_checkpoints
-from language.training.supervised import SupervisedTraining, TrainingConfig
+from language.training.supervised import SupervisedTraining
+from language.training.training_config import TrainingConfig
 from language.training.translation import (
     IdPair,
     Translation,

@@ -27,8 +27,9 @@ from language.tokenizers import CharacterLevel, CharacterLevelConfig
 from language.tokenizers.special import SpecialTokens
 from rllab.agents import AGENTS, PPOConfig, ReinforceConfig, TRPOConfig
 from rllab.callbacks import Callback
+from rllab.loop_config import LoopConfig
 from rllab.runs import Run
-from rllab.train import LoopConfig, Training
+from rllab.train import Training
 
 REWARD = "python:tiny_texts:share_of_a"
 

@@ -24,8 +24,8 @@ from preference.reward_model import RewardConfig, RewardModel
 from rllab.callbacks import Callback
 from rllab.cli.main import main
 from rllab.interrupt import Interrupted
+from rllab.loop_config import LoopConfig
 from rllab.runs import Run
-from rllab.train import LoopConfig
 from rllab.workshop import EVALUATION_SEED
 
 COUNTING, IN_PARTS, PICTURES = "OffPolicyCounting-v0", "OffPolicyInParts-v0", "OffPolicyPictures-v0"

@@ -16,9 +16,10 @@ from rllab.callbacks import Callback, StopAtReturn
 from rllab.collect import EnvCollector
 from rllab.evaluate import EvaluationResult
 from rllab.interrupt import Interrupted
+from rllab.loop_config import LoopConfig
 from rllab.rollout import Rollout
 from rllab.runs import Run
-from rllab.train import LoopConfig, Training
+from rllab.train import Training
 
 TIMES = {"seconds", "steps_per_second"}
 

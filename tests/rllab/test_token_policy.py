@@ -9,9 +9,10 @@ from toy_language import PAD, PROMPT, RESPONSE, STOP, TokenCollector, TokenPolic
 
 from rllab.agents import PPO, TRPO, Agent, PPOConfig, Reinforce, ReinforceConfig, TRPOConfig
 from rllab.callbacks import Callback
+from rllab.loop_config import LoopConfig
 from rllab.rollout import Rollout
 from rllab.runs import Run
-from rllab.train import LoopConfig, Training
+from rllab.train import Training
 
 COMMON: dict[str, Any] = {"rollout_steps": RESPONSE, "discount": 1.0, "gae_lambda": 0.95}
 ROWS = 32
