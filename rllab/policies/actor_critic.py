@@ -214,7 +214,7 @@ class ActorCritic(Policy):
         if self.module.normaliser is not None:
             numbers = self.layout.flat_numbers(rollout.observations, 2)
             assert numbers is not None
-            for of_process, valid in distributed.gathered((numbers, rollout.valid)):
+            for of_process, valid in distributed.gathered((numbers.cpu(), rollout.valid.cpu())):
                 self.module.normaliser.adapt(of_process, valid)
 
     def state_dict(self) -> dict[str, Any]:
