@@ -71,6 +71,8 @@ class Arguments:
     """A pre-trained GPT."""
     bert: Path | None = None
     """A pre-trained BERT."""
+    pooling: Literal["first", "mean"] = "first"
+    """What BERT's linear layer sees: [CLS], or the mean of all tokens."""
     elmo: Path | None = None
     """A pre-trained ELMo."""
     labels: tuple[int, ...] = (100, 1_000, 0)
@@ -145,6 +147,8 @@ def _cells(arguments: Arguments) -> Iterator[Cell]:
         "bert": arguments.bert, "elmo": arguments.elmo,
     }  # fmt: skip
     names = {"ulmfit": "ULMFiT", "ulmfit-backward": "ULMFiT, backward", "gpt": "GPT", "bert": "BERT", "elmo": "ELMo"}
+    if arguments.pooling == "mean":
+        names["bert"] = "BERT, mean of tokens"
     for seed in arguments.seeds:
         for labels in sorted(arguments.labels, key=lambda count: count or 10**9):
             if not arguments.only or "tf-idf" in arguments.only:
@@ -171,6 +175,8 @@ def _trained(cell: Cell, arguments: Arguments) -> dict[str, Any]:
     assert cell.run is not None
     config = load_model(cell.run)[0].config
     model = replace(kind.with_pretrained(kind.model, config), reading=ReadingConfig(arguments.longest, "both"))
+    if cell.kind == "bert":
+        model = replace(model, pooling=arguments.pooling)
     folder = cell.run / MODEL_FOLDER if (cell.run / MODEL_FOLDER).is_dir() else cell.run
     tokenizer = None if cell.pretrained else str(folder / "tokenizer")
     recipe = ClassificationTraining(

@@ -24,6 +24,7 @@ from preference.store import Store, Task
 from preference.teachers import SYNTHETIC, FileTeacher, Teacher
 from rllab.callbacks import Callback
 from rllab.config import TrainConfig
+from rllab.distributed import require_alone
 from rllab.experiment import TrainedRun, finish, go_on, reopened
 from rllab.runs import Run, default_folder
 from rllab.train import Training
@@ -66,6 +67,7 @@ def learn(
         RllabError: bad input, in one sentence.
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
     """
+    require_alone("A reward that is learnt from comparisons meanwhile is trained")
     if isinstance(agent, TrainConfig):
         config = agent
     elif env is None:
@@ -106,6 +108,7 @@ def resume(
     teacher: Teacher | None = None,
 ) -> LearnedRun:
     """Go on with an interrupted run of `learn`, as `rllab.resume` does with others."""
+    require_alone("A reward that is learnt from comparisons meanwhile is trained")
     with Run.open(path, lock=True) as run, ExitStack() as stack:
         config = reopened(run, steps)
         preference = PreferenceConfig.from_json(run.config["preference"])

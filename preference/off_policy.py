@@ -46,6 +46,7 @@ from preference.reward_model import RewardModel
 from preference.store import Store
 from preference.vec_env import GymnasiumVecEnv
 from rllab.callbacks import Callback
+from rllab.distributed import require_alone
 from rllab.evaluate import EvaluationResult, Evaluator, film
 from rllab.experiment import Checkpoint, go_on
 from rllab.files import explained_write_errors
@@ -110,6 +111,7 @@ def learn_off_policy(
         RllabError: bad input, in one sentence.
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint; `resume` goes on from it.
     """
+    require_alone("A reward that is learnt from comparisons meanwhile is trained")
     loop = loop or LoopConfig()
     loop = loop if steps is None else replace(loop, steps=steps)
     if isinstance(env, str):
@@ -138,6 +140,7 @@ def resume(
     path: Path | str, *, steps: int | None = None, callbacks: Sequence[Callback] = (), quiet: bool = False
 ) -> OffPolicyRun:
     """Go on with an interrupted run from its latest good checkpoint, as `rllab.resume` does with others."""
+    require_alone("A reward that is learnt from comparisons meanwhile is trained")
     with Run.open(path, lock=True) as run, ExitStack() as stack:
         config = OffPolicyRunConfig.from_json(run.config)
         if steps is not None:

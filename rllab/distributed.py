@@ -19,22 +19,27 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from envs.errors import RllabError
-from rllab.launched import launched_processes
+from rllab.launched import TOGETHER, launched_processes
 
 Value = TypeVar("Value")
+
+
+class LostError(RllabError):
+    """Another process is gone."""
+
 
 PATIENCE = timedelta(hours=2)
 """How long one process waits for the others, such as for the first one's evaluation."""
 
 
 def processes() -> int:
-    """How many train together; 1 without torchrun."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    """How many train together; 1 outside of `joined`."""
+    return TOGETHER.processes
 
 
 def rank() -> int:
     """The number of this process among them, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return TOGETHER.rank
 
 
 def is_first() -> bool:
@@ -46,21 +51,18 @@ def is_first() -> bool:
 def joined() -> Iterator[None]:
     """Meet the other processes that torchrun started, and part from them at the end; without torchrun do nothing.
 
-    On a machine with CUDA each process takes the device of its number on this machine; `cuda` then means that one.
+    On a machine with a GPU for each process that takes the one of its number; `cuda` then means that one.
 
     Raises:
-        RllabError: the others cannot be met.
+        RllabError: the others cannot be met, or one of them is gone.
     """
-    if launched_processes() == 1 or dist.is_initialized():
+    if launched_processes() == 1 or processes() > 1:
         yield
         return
-    if torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        if local >= torch.cuda.device_count():
-            raise RllabError(
-                f"Process {local} of this machine has no GPU of its own, as there are {torch.cuda.device_count()}; "
-                "start fewer with --nproc-per-node."
-            )
+    if dist.is_initialized():
+        raise RllabError("This program has met other processes by torch.distributed already; let rllab do it alone.")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     try:
         # gloo carries what lies in main memory, nccl what lies on GPUs.
@@ -69,15 +71,26 @@ def joined() -> Iterator[None]:
         raise RllabError(
             f"The processes cannot meet ({str(error).splitlines()[0]}); start them by torchrun."
         ) from error
+    TOGETHER.processes, TOGETHER.rank = dist.get_world_size(), dist.get_rank()
     try:
         yield
     except RuntimeError as error:
         # How gloo and nccl tell that a process is gone; what ended that one is what matters.
-        if is_first() or "onnection" not in str(error):
+        if "onnection" not in str(error):
             raise
-        raise RllabError("The first process is gone.") from error
+        raise LostError("Another of the processes that train together is gone.") from error
     finally:
+        TOGETHER.processes, TOGETHER.rank = 1, 0
         dist.destroy_process_group()
+
+
+@contextmanager
+def awaited() -> Iterator[None]:
+    """What the first process finishes while the others wait in `from_first`, before all of them end."""
+    try:
+        yield
+    finally:
+        from_first(None)
 
 
 @contextmanager

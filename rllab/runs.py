@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from envs.errors import RllabError
 from rllab.checkpoints import Checkpoints
 from rllab.files import explained_write_errors, write_atomically
-from rllab.launched import launched_rank
+from rllab.launched import TOGETHER
 from rllab.metrics import METRICS_FILE, read_metrics
 
 CONFIG_FILE = "config.json"
@@ -199,7 +199,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _refuse_followers() -> None:
     """Raise RllabError in a process of several that is not the first: what knows of several never comes here."""
-    if launched_rank() > 0:
+    if TOGETHER.rank > 0:
         raise RllabError("This is done by one process; start it without torchrun.")
 
 

@@ -100,6 +100,7 @@ class Training:
         self.began_anew = False
         """Whether environments could not go on where a loaded state had them, and began new episodes."""
         self._signal: int | None = None
+        self._ended_by: int | None = None
         self._ending = False
         self._resumed = False
         self._progress: Progress | None = None
@@ -148,8 +149,8 @@ class Training:
             self._progress.close()
             if writer is not None:
                 writer.close()
-        if self._signal is not None:
-            raise Interrupted(self._signal)
+        if self._ended_by is not None:
+            raise Interrupted(self._ended_by)
 
     def _iterate(self, writer: MetricsWriter | None) -> None:
         """Once round the loop."""
@@ -208,7 +209,8 @@ class Training:
             self.stop_reason = next((reason for reason, _ in everyone if reason is not None), None)
             self._signal = next((number for _, number in everyone if number is not None), None)
         # Signals come at any time: what is decided here holds until the next time.
-        self._ending = self.steps >= self.config.steps or self.stop_reason is not None or self._signal is not None
+        self._ended_by = self._signal
+        self._ending = self.steps >= self.config.steps or self.stop_reason is not None or self._ended_by is not None
 
     def _due(self, every: int, before: int, last: bool) -> bool:
         """Whether a multiple of `every` was passed since `before`, or it is on and this is the last update."""
@@ -276,9 +278,11 @@ class Training:
         """Bring each process's collector to where that process had it."""
         states = state["collectors"] if "collectors" in state else [state["collector"]]
         if len(states) != distributed.processes():
+            if getattr(self.collector, "alike", False):
+                return self.collector.load_state_dict(states[0])
             return [
                 f"the run was trained by {len(states)} processes and not by {distributed.processes()}, so it goes on "
-                "with new episodes or prompts and no longer equals an uninterrupted one"
+                "with new episodes and no longer equals an uninterrupted one"
             ]
         return self.collector.load_state_dict(states[distributed.rank()])
 
@@ -297,9 +301,12 @@ def scale_rewards(rollout: Rollout, scaling: RewardScaling) -> Rollout:
 
 
 def _mean_row(row: Metrics) -> Metrics:
-    """The mean of each number over the processes that have it."""
+    """The mean of each number over the processes that have it: NaN, as before a first episode, counts for none."""
     if distributed.processes() == 1:
         return row
     rows = distributed.gathered(row)
-    names = dict.fromkeys(name for each in rows for name in each)
-    return {name: float(np.mean([each[name] for each in rows if name in each])) for name in names}
+    found = {}
+    for name in dict.fromkeys(name for each in rows for name in each):
+        values = [value for each in rows if not math.isnan(value := each.get(name, math.nan))]
+        found[name] = sum(values) / len(values) if values else math.nan
+    return found

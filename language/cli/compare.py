@@ -20,6 +20,7 @@ from language.preferences.tuning_config import BatchConfig
 from rllab.cli.arguments import Flag, parse
 from rllab.cli.console import number, print_facts, print_table
 from rllab.cli.processes import Job, run_jobs
+from rllab.distributed import require_alone
 from rllab.interrupt import Interrupted
 from rllab.progress import format_duration
 from rllab.runs import default_folder
@@ -77,6 +78,7 @@ def command(argv: Sequence[str]) -> int:
     options = arguments.options
     if options.jobs < 1:
         raise RllabError(f"--jobs must be at least 1, not {options.jobs}.")
+    require_alone("Methods are compared")
     config = CompareConfig(
         str(options.model), options.gold, options.reward, arguments.methods, arguments.learning, arguments.prompts,
         arguments.drawing, arguments.batch, arguments.policy, options.device,

@@ -73,6 +73,9 @@ class KLRunawayError(RllabError):
 class TextCollector:
     """Draws prompts, lets the policy respond, and scores what it wrote. Rows are responses, columns their tokens."""
 
+    alike = True
+    """Its state is the same in each of several processes."""
+
     def __init__(
         self,
         prompts: Sequence[Sequence[int]],
@@ -185,6 +188,7 @@ class TextCollector:
 
     def _measured(self, policy: TextPolicy, count: int) -> tuple[float, float]:
         """Mean and deviation of the scores of so many responses."""
+        count = max(count, distributed.processes())
         scores = np.concatenate(distributed.gathered(self._score(self._respond(policy, count))))
         if not scores.std() > 0:
             raise RllabError(

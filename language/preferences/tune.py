@@ -21,6 +21,7 @@ from torch import nn
 
 from envs.errors import RllabError
 from language.models.folder import MODEL_FOLDER, holds_model, save_model
+from language.models.mixture_of_experts import MixtureOfExperts
 from language.preferences.collect import KLRunawayError, TextCollector
 from language.preferences.lora import load_adapted
 from language.preferences.policy import TextPolicy
@@ -32,7 +33,7 @@ from language.preferences.tuning_config import RUN_KIND, TuneConfig
 from language.tokenizers.tokenizer import Tokenizer
 from rllab.agents import AGENTS
 from rllab.callbacks import Callback
-from rllab.distributed import is_first, processes
+from rllab.distributed import awaited, from_first, is_first, processes
 from rllab.experiment import go_on, new_run, run_to_go_on
 from rllab.runs import Run
 from rllab.train import Training
@@ -81,6 +82,8 @@ class TuneWorkshop:
                 "The tokenizer has no end token, so that no response could be ended; give --stop-tokens, or leave out "
                 "truncate_after and no_stop_score."
             )
+        if config.method == "trpo" and any(isinstance(module, MixtureOfExperts) for module in model.modules()):
+            raise RllabError("TRPO needs second derivatives, which experts do not have; tune with ppo or reinforce.")
         self.policy = TextPolicy(
             model, config.whole_policy(), tokenizer=self.tokenizer, temperature=config.drawing.temperature,
             device=config.device,
@@ -203,9 +206,11 @@ def _finish(training: Training, run: Run, workshop: TuneWorkshop) -> TunedRun:
         training.run()
     except KLRunawayError as error:
         if not is_first():
+            from_first(None)  # the first one saves, and must not be ended meanwhile
             raise
-        step = _go_back(training, run, workshop)
-        _write_models(run, workshop)
+        with awaited():
+            step = _go_back(training, run, workshop)
+            _write_models(run, workshop)
         raise KLRunawayError(f"{error} {run.path} keeps the model of step {step:,}.") from error
     except RewardFailedError as error:
         # Of several processes the others may not have failed, and would not come to save theirs.
@@ -217,6 +222,7 @@ def _finish(training: Training, run: Run, workshop: TuneWorkshop) -> TunedRun:
         ) from error
     if is_first():
         _write_models(run, workshop)
+    from_first(None)  # which is awaited
     evaluation = training.evaluation
     assert evaluation is None or isinstance(evaluation, TextEvaluation)
     return TunedRun(

@@ -168,10 +168,14 @@ class Recipe(Generic[Result]):
 
 def _kept_best(training: SupervisedTraining[Any], run: Run) -> str:
     """Write the weights of the best evaluation of a training that diverged; a sentence that says so."""
-    if training.best_weights is None or not distributed.is_first():
+    if training.best_weights is None:
         return ""
-    training.model.load_state_dict(training.best_weights)
-    save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
+    if not distributed.is_first():
+        distributed.from_first(None)  # the first one saves, and must not be ended meanwhile
+        return ""
+    with distributed.awaited():
+        training.model.load_state_dict(training.best_weights)
+        save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
     return f" {run.path} keeps the model of the best evaluation, from which another training can begin."
 
 

@@ -23,10 +23,10 @@ from typing import TextIO
 from envs.errors import RllabError
 from rllab import __version__
 from rllab.cli.subcommands import described
-from rllab.launched import launched_processes, launched_rank
+from rllab.launched import TOGETHER, launched_processes
 
 _GRACE = 3.0
-"""Seconds in which torchrun ends this process if the first one fails too: then that one alone says why."""
+"""Seconds in which torchrun ends this process if another one fails too."""
 _GROUP = "rllab.commands"
 _OWN_PACKAGES = ("envs", "rllab", "preference", "language")
 # Only the order of the help: first what a new user needs first. Others follow, in alphabetical order.
@@ -40,11 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed run, told in one sentence; 128 + n: ended by signal n (130 is Ctrl-C, 143 SIGTERM).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    rank = 0
     try:
         with _plain_warnings(), _together():
+            rank = TOGETHER.rank
             code = _dispatch(arguments)
             sys.stdout.flush()
     except RllabError as error:
+        _let_others_speak(error, rank)
         return _fail(str(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -122,9 +125,16 @@ def _together() -> Iterator[None]:
         yield
 
 
+def _let_others_speak(error: RllabError, rank: int) -> None:
+    """Of several processes, wait for the one that knows more to say what is wrong: torchrun then ends this one.
+
+    What is wrong in all of them the first one says; what is wrong in one alone, that one, to the others it is gone.
+    """
+    is_loss = type(error).__name__ == "LostError"
+    time.sleep(2 * _GRACE if is_loss else _GRACE if rank > 0 else 0)
+
+
 def _fail(sentence: str, code: int = 2) -> int:
-    if launched_rank() > 0:
-        time.sleep(_GRACE)
     print(f"rllab: error: {sentence}", file=sys.stderr)
     return code
 

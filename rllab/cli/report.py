@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rllab.cli.console import interval, number, print_facts, print_next, print_table, quoted
-from rllab.launched import launched_rank
+from rllab.launched import TOGETHER
 from rllab.progress import format_count, format_duration
 from rllab.runs import Run
 from rllab.statistics import bootstrap_interval, iqm
@@ -152,6 +152,6 @@ def report_runs(parent: Path, paths: Sequence[Path]) -> None:
 def report_interruption(error: "Interrupted", path: Path) -> int:
     """Say where an interrupted training (or a folder of several) lies and how to go on; returns the exit code."""
     resume = shlex.join(["rllab", "resume", str(path)])
-    if launched_rank() == 0:
+    if TOGETHER.rank == 0:
         print(f"rllab: {error}; saved in {path}\nrllab: go on with: {resume}", file=sys.stderr)
     return error.exit_code

@@ -39,6 +39,18 @@ def test_the_poolers_weights_are_taken_over_too() -> None:
         model.load_encoder(BERTForPretraining(replace(BERT_TINY, layers=1)))
 
 
+def test_the_mean_is_of_real_tokens_alone() -> None:
+    model = scattered(BERTClassifier(replace(CONFIG, pooling="mean"))).eval()
+    tokens, valid, _ = inputs()
+    lengths = valid.sum(1).tolist()
+    assert min(lengths) < max(lengths)
+    features = model.bert(tokens, valid)
+    expected = torch.stack([row[:length].mean(0) for row, length in zip(features, lengths, strict=True)])
+    torch.testing.assert_close(model(tokens, valid), model.head(expected))
+    alone = model(tokens[:1, : lengths[0]])
+    torch.testing.assert_close(alone, model(tokens, valid)[:1], atol=1e-5, rtol=1e-5)
+
+
 def test_layers_from_the_embeddings_to_the_head_are_all_parameters_once() -> None:
     model = BERTClassifier(CONFIG)
     groups = model.layer_groups()
@@ -56,6 +68,8 @@ def test_dropout_of_the_head_is_for_training_alone() -> None:
 
 
 def test_configurations_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(RllabError, match="pooling must be first or mean, not 'last'"):
+        replace(CONFIG, pooling="last")
     with pytest.raises(RllabError, match="not 'choice'"):
         replace(CONFIG, form="choice")
     with pytest.raises(RllabError, match="A pair needs two segments"):

@@ -134,10 +134,37 @@ def test_what_cannot_be_shared_is_said_once(arguments: list[str], sentence: str,
     assert not out.exists()
 
 
-def test_what_knows_nothing_of_processes_says_so(tmp_path: Path) -> None:
-    found = rllab(2, "train", "ppo", "CartPole-v1", "--seeds", "2", "--steps", "100", "--out", str(tmp_path / "run"))
+def test_what_knows_nothing_of_processes_says_so_and_touches_nothing(tmp_path: Path) -> None:
+    found = rllab(2, "train", "ppo", "CartPole-v1", "--seeds", "2", "--steps", "100", "--out", str(tmp_path / "seeds"))
+    assert found.stderr.count("start it without torchrun") == 1
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    learn = ["preference", "learn", "CartPole-v1", "--out", str(tmp_path / "run"), "--overwrite"]
+    assert rllab(2, *learn).stderr.count("start it without torchrun") == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "config.json"]
+
+
+def test_what_calls_itself_a_rank_without_torchrun_is_one_process() -> None:
+    environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    found = subprocess.run(command(1, "--version"), capture_output=True, text=True, env=environment, timeout=60)
+    assert found.stdout.startswith("rllab ")
+
+
+def test_what_is_wrong_in_one_process_alone_is_what_is_said(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "partial.py").write_text(
+        "import os\n\n\ndef reward(prompts, responses):\n"
+        "    if os.environ['RANK'] == '1':\n        raise TimeoutError('no answer')\n"
+        "    return [len(text) for text in responses]\n"
+    )
+    assert pretrain(1, texts, tmp_path / "model", "--steps", "1").returncode == 0
+    found = rllab(
+        2, "language", "tune", str(tmp_path / "model"), "--reward", "python:partial:reward", "--prompts", str(texts),
+        "--prompt-tokens", "4", "--maximum-new-tokens", "8", "--responses", "8", "--minibatch-responses", "4",
+        "--evaluation-every", "0", "--out", str(tmp_path / "run"), folder=tmp_path,
+    )  # fmt: skip
     assert found.returncode != 0
-    assert "start it without torchrun" in found.stderr
+    assert "TimeoutError: no answer" in found.stderr
+    assert "Connection closed" not in found.stderr
 
 
 def test_an_agent_learns_in_environments_of_two_processes_and_goes_on_exactly(tmp_path: Path) -> None:

@@ -60,11 +60,17 @@ def test_two_processes_learn_what_one_does(agent: str, folder: Path, tmp_path: P
 
 
 def test_a_tuning_goes_on_on_two_processes_as_if_it_had_never_stopped(folder: Path, tmp_path: Path) -> None:
-    more = ["--agent", "ppo", "--minibatch-responses", "4"]
+    more = ["--agent", "ppo", "--minibatch-responses", "4", "--kl-target", "1"]
     assert tune(2, folder, tmp_path / "whole", *more, "--steps", "300").returncode == 0
     assert tune(2, folder, tmp_path / "parts", *more).returncode == 0
     assert rllab(2, "resume", str(tmp_path / "parts"), "--steps", "300").returncode == 0
     same(tmp_path / "whole", tmp_path / "parts")
+    # On another number of processes the same prompts come next, with the same random numbers.
+    assert rllab(1, "resume", str(tmp_path / "whole"), "--steps", "400").returncode == 0
+    assert rllab(2, "resume", str(tmp_path / "parts"), "--steps", "400").returncode == 0
+    one, two = (Run.open(tmp_path / name).read_metrics()[-1] for name in ("whole", "parts"))
+    assert two["kl_response"] == pytest.approx(one["kl_response"], abs=0.1)
+    assert two["beta"] == pytest.approx(one["beta"])
 
 
 def test_what_does_not_divide_is_said(folder: Path, tmp_path: Path) -> None:
