@@ -44,8 +44,8 @@ class MaskedModellingConfig:
     """Tokens of a pair at most, with [CLS] and two [SEP] (appendix A.2: 128 for nine tenths of the steps, then 512)."""
     masked: float = 0.15
     """The share of a pair's tokens that are to be told (section 3.1)."""
-    most_masked: int = 20
-    """So many of a pair at most, as in the authors' program for 128 tokens; for 512, 0.15 of them are 77."""
+    most_masked: int | None = None
+    """So many of a pair at most, as in the authors' program, whose 20 of 128 and 77 of 512 leave 0.15 as it is."""
     replaced_by_mask: float = 0.8
     """The share of these in whose place [MASK] is read (section 3.1)."""
     replaced_by_random: float = 0.1
@@ -59,7 +59,8 @@ class MaskedModellingConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "most_masked", "evaluation_rows"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise RllabError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.length < 5:
             raise RllabError(f"length must be at least 5, for [CLS], two tokens and two [SEP], not {self.length}.")
@@ -181,7 +182,8 @@ class MaskedModelling:
             model.get_submodule("bert.blocks"), tokens, layers=config.layers, width=config.width,
             length=self.config.length,
         )  # fmt: skip
-        masked = tokens * min(self.config.masked, self.config.most_masked / self.config.length)
+        most = self.config.most_masked or self.config.length
+        masked = tokens * min(self.config.masked, most / self.config.length)
         return layers + 6.0 * masked * config.width * (config.vocabulary_size + config.width)
 
     def state_dict(self) -> dict[str, Any]:
@@ -229,7 +231,7 @@ class Masker:
         config = self.config
         tokens, valid, segments = (part.numpy() for part in padded(rows))
         candidates = valid & self.is_ordinary[tokens]
-        counts = np.rint(config.masked * valid.sum(1)).astype(np.int64).clip(1, config.most_masked)
+        counts = np.rint(config.masked * valid.sum(1)).astype(np.int64).clip(1, config.most_masked or config.length)
         # The smallest of random numbers, one for each place, are at places that are drawn without replacement.
         drawn = np.where(candidates, generator.random(tokens.shape), np.inf)
         rank = drawn.argsort(1).argsort(1)

@@ -158,9 +158,9 @@ def test_fifteen_in_a_hundred_are_masked_eighty_ten_ten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "most", "expected"), [(4, 20, 1), (12, 20, 2), (61, 20, 10), (125, 20, 19), (125, 7, 7)]
+    ("tokens", "most", "expected"), [(4, 20, 1), (12, 20, 2), (61, 20, 10), (125, 20, 19), (125, 7, 7), (125, None, 19)]
 )
-def test_a_row_has_its_share_of_masks_one_at_least(tokens: int, most: int, expected: int) -> None:
+def test_a_row_has_its_share_of_masks_one_at_least(tokens: int, most: int | None, expected: int) -> None:
     masker = Masker.of(TOKENIZER, MaskedModellingConfig(most_masked=most))
     packed = [masker.markers.pack([SPECIAL] * (tokens - 1), [SPECIAL]), masker.markers.pack([CLS], [SEP])]
     batch = masker.masked(packed, torch.zeros(2), np.random.default_rng(0))
@@ -296,7 +296,7 @@ def test_texts_become_parts_of_documents(tmp_path: Path) -> None:
 def test_defaults_are_the_papers() -> None:
     config, training = MaskedModellingConfig(), PAPERS_TRAINING
     assert (config.masked, config.replaced_by_mask, config.replaced_by_random) == (0.15, 0.8, 0.1)
-    assert (config.from_elsewhere, config.short, config.length, config.most_masked) == (0.5, 0.1, 128, 20)
+    assert (config.from_elsewhere, config.short, config.length, config.most_masked) == (0.5, 0.1, 128, None)
     assert (training.steps, training.learning_rate, training.warmup) == (1_000_000, 1e-4, 10_000)
     factors = [
         schedule_factor(training.schedule, step, 1_000_000, 10_000, training.floor) for step in (4999, 9999, 999_999)
