@@ -294,9 +294,10 @@ def test_ctrl_c_ends_the_wait_for_the_first_answers_and_the_questions_stay(
             os.kill(os.getpid(), signal.SIGINT)
 
     run = tmp_path / "run"
-    monkeypatch.setattr(Training, "note", interrupt)
-    with pytest.raises(Interrupted):
-        learn("ppo", "Pendulum-v1", configuration("human", labels=8), out=run, **{**SETTINGS, "steps": 500})
+    with monkeypatch.context() as patched:  # later there may be a wait, too
+        patched.setattr(Training, "note", interrupt)
+        with pytest.raises(Interrupted):
+            learn("ppo", "Pendulum-v1", configuration("human", labels=8), out=run, **{**SETTINGS, "steps": 500})
     assert said[0] == "waiting for answers: 2 questions are open"
     with Store.open(run / STORE_FILE) as store:
         first, second = store.open_pairs()
