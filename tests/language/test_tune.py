@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_texts import PROMPTS, RESPONSE, collector, gpt, policy, share_of_a, tokenizer
+from tiny_texts import PROMPTS, RESPONSE, collector, gpt, policy, share_of_a, tokenizer, write_model_and_prompts
 
 from envs.errors import RllabError
 from language.cli.tune import command
@@ -37,10 +37,7 @@ REWARD = "python:tiny_texts:share_of_a"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with random weights, and prompts."""
-    path = tmp_path_factory.mktemp("tune")
-    save_model(path / "model", gpt(), tokenizer())
-    (path / "prompts.txt").write_text("\n".join([*PROMPTS, "gab", "hh", "fed a", "bade"]) + "\n")
-    return path
+    return write_model_and_prompts(tmp_path_factory.mktemp("tune"))
 
 
 def config_of(folder: Path, agent: str = "ppo", steps: int = 600, **changes: Any) -> TuneConfig:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from several_processes import rllab
-from tiny_texts import PROMPTS, RESPONSE, gpt, tokenizer
+from tiny_texts import RESPONSE, write_model_and_prompts
 
-from language.models.folder import load_model, save_model
+from language.models.folder import load_model
 from language.preferences.text_evaluation import read_evaluations
 from rllab.runs import Run
 
@@ -23,10 +23,7 @@ AGENTS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with random weights, and prompts."""
-    path = tmp_path_factory.mktemp("tune")
-    save_model(path / "model", gpt(), tokenizer())
-    (path / "prompts.txt").write_text("\n".join([*PROMPTS, "gab", "hh", "fed a", "bade"]) + "\n")
-    return path
+    return write_model_and_prompts(tmp_path_factory.mktemp("tune"))
 
 
 def tune(processes: int, folder: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:

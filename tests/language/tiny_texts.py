@@ -1,10 +1,12 @@
 """A tiny GPT over a dozen characters, with prompts and a reward, for tests of fine-tuning from rewards."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from language.models.folder import save_model
 from language.models.gpt import GPT, GPTConfig
 from language.preferences.collect import RewardConfig, TextCollector
 from language.preferences.policy import TextPolicy, TextPolicyConfig, ValueHead
@@ -23,6 +25,13 @@ def tokenizer() -> CharacterLevel:
     """Eleven tokens: an unknown, an end, and the letters."""
     config = CharacterLevelConfig(special=SpecialTokens(unknown="<unk>", end="<end>"))
     return CharacterLevel.train([LETTERS], config)
+
+
+def write_model_and_prompts(path: Path) -> Path:
+    """`model`, with random weights, and `prompts.txt`, in a folder."""
+    save_model(path / "model", gpt(), tokenizer())
+    (path / "prompts.txt").write_text("\n".join([*PROMPTS, "gab", "hh", "fed a", "bade"]) + "\n")
+    return path
 
 
 def gpt(seed: int = 0, **changes: Any) -> GPT:
