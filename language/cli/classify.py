@@ -12,7 +12,15 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from envs.errors import RllabError
-from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
+from language.cli.runs import (
+    RunOptions,
+    check_initial_flags,
+    check_vocabulary_flag,
+    file_texts,
+    folder_text,
+    take_kind,
+    train,
+)  # fmt: skip
 from language.models.documents import Form
 from language.models.folder import configuration_class, holds_model
 from language.tasks.classifying import Classifier
@@ -189,11 +197,7 @@ def _train(argv: Sequence[str]) -> int:
         default=default,
     )  # fmt: skip
     options, model = arguments.options, arguments.model
-    if options.initial is not None:
-        if getattr(model, kind.part) != getattr(kind.model, kind.part):
-            raise RllabError("--initial brings its own sizes; leave the flags of the pre-trained model out.")
-        if options.tokenizer is not None:
-            raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    check_initial_flags(options.initial, getattr(model, kind.part) != getattr(kind.model, kind.part), options.tokenizer)
     check_vocabulary_flag(model.vocabulary_size, kind.model.vocabulary_size, options.tokenizer)
     recipe = ClassificationTraining(
         model_kind=kind.model_kind, model=model, device=options.device, texts=options.texts(model.classes),

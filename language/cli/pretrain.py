@@ -7,11 +7,18 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from envs.errors import RllabError
-from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
+from language.cli.runs import (
+    RunOptions,
+    check_initial_flags,
+    check_vocabulary_flag,
+    file_texts,
+    folder_text,
+    take_kind,
+    train,
+)  # fmt: skip
 from language.data.records import Unit
 from language.decoding import Decodable
-from language.models.folder import load_model
+from language.models.folder import load_initial, load_model
 from language.training.pretraining import CorpusConfig, PretrainedRun, Pretraining
 from language.training.pretraining_kinds import KINDS
 from language.training.training_config import TrainingConfig
@@ -67,17 +74,14 @@ def command(argv: Sequence[str]) -> int:
         default=default,
     )  # fmt: skip
     options = arguments.options
-    if options.initial is not None and arguments.model != defaults.model:
-        raise RllabError("--initial brings its own sizes; leave the model's flags out.")
-    if options.initial is not None and options.tokenizer is not None:
-        raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+    check_initial_flags(options.initial, arguments.model != defaults.model, options.tokenizer)
     check_vocabulary_flag(arguments.model.vocabulary_size, defaults.model.vocabulary_size, options.tokenizer)
     corpus = CorpusConfig(
         file_texts(options.files), options.data, options.field, options.unit, folder_text(options.tokenizer)
     )
     model = arguments.model
     if options.initial is not None:
-        model = load_model(options.initial)[0].config
+        model = load_initial(options.initial, kind)[0].config
     recipe = Pretraining(
         model_kind=kind, model=model, training=arguments.training, device=options.device, corpus=corpus,
         modelling=arguments.modelling, initial=folder_text(options.initial), layer_factor=options.layer_factor,

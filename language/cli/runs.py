@@ -61,6 +61,16 @@ def train(recipe: Recipe[Result], out: Path, options: RunOptions) -> Result | in
         return report_interruption(error, out)
 
 
+def check_initial_flags(initial: Path | None, sizes_given: bool, tokenizer: Path | None) -> None:
+    """Raise RllabError if a model to begin with is given, and what it brings along is given too."""
+    if initial is None:
+        return
+    if sizes_given:
+        raise RllabError("--initial brings its own sizes; leave the model's flags out.")
+    if tokenizer is not None:
+        raise RllabError("--initial brings its own tokenizer; leave --tokenizer out.")
+
+
 def check_vocabulary_flag(wanted: int, default: int, tokenizer: Path | None) -> None:
     """Raise RllabError if a number of tokens is asked for that the tokenizer which is named does not have."""
     if tokenizer is not None and wanted != default and wanted != (has := len(load_tokenizer(tokenizer))):

@@ -9,8 +9,16 @@ import tyro
 
 from envs.errors import RllabError
 from language.cli.lines import answer_lines
-from language.cli.runs import RunOptions, check_vocabulary_flag, file_texts, folder_text, take_kind, train
-from language.models.folder import configuration_class, load_model
+from language.cli.runs import (
+    RunOptions,
+    check_initial_flags,
+    check_vocabulary_flag,
+    file_texts,
+    folder_text,
+    take_kind,
+    train,
+)  # fmt: skip
+from language.models.folder import configuration_class, load_initial, load_model
 from language.models.lstm_translation import LSTMTranslationConfig
 from language.models.transformer import TransformerConfig
 from language.tasks.translation import PAPERS_DECODING, TranslationModel, Translator
@@ -60,6 +68,8 @@ class TrainOptions(RunOptions):
     """Translate the other way round."""
     tokenizer: Path | None = None
     """A tokenizer's folder; by default byte-level byte-pair encoding is trained on both languages together."""
+    initial: Path | None = None
+    """A run or a model's folder to go on from, on these pairs, with its sizes and its tokenizer."""
     average: int = 5
     """How many of the last checkpoints are averaged at the end; 1: none."""
 
@@ -100,14 +110,16 @@ def _train(argv: Sequence[str]) -> int:
         description=f"Train a {kind} on pairs of sentences.", default=default,
     )  # fmt: skip
     options = arguments.options
+    check_initial_flags(options.initial, arguments.model != SMALL[kind], options.tokenizer)
     check_vocabulary_flag(arguments.model.vocabulary_size, SMALL[kind].vocabulary_size, options.tokenizer)
     pairs = PairsConfig(
         file_texts(options.files), options.data, options.columns, options.entries, options.reverse,
         folder_text(options.tokenizer),
     )  # fmt: skip
+    model = arguments.model if options.initial is None else load_initial(options.initial, kind)[0].config
     recipe = TranslationTraining(
-        model_kind=kind, model=arguments.model, training=arguments.training, device=options.device, pairs=pairs,
-        translation=arguments.translation, average=options.average,
+        model_kind=kind, model=model, training=arguments.training, device=options.device, pairs=pairs,
+        translation=arguments.translation, average=options.average, initial=folder_text(options.initial),
     )  # fmt: skip
     name = Path(options.data).name if options.data else None
     run = train(recipe, options.folder(options.files, name, kind, recipe.training.seed), options)

@@ -161,6 +161,19 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> tuple[
     return model.to(device).eval(), tokenizer
 
 
+def load_initial(folder: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
+    """What a training begins with, of which only one kind of model will do; see `load_model`.
+
+    Raises RllabError as it does, or if the model is of another kind.
+    """
+    model, tokenizer = load_model(folder, device)
+    if (found := kind_of(model)) != kind:
+        raise RllabError(
+            f"{folder} has a model of the kind {found}, and this training begins with one of the kind {kind}."
+        )
+    return model, tokenizer
+
+
 def holds_model(folder: Path | str) -> bool:
     """Whether a folder that `save_model` wrote, or a run with a model, is there."""
     return (_found(Path(folder)) / _CONFIG).is_file()

@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from envs.errors import RllabError
 from language.data.order import shuffled
 from language.models.documents import Form, check_form
-from language.models.folder import check_vocabulary, kind_of, load_model, make_model
+from language.models.folder import check_vocabulary, load_initial, make_model
 from language.tasks.document_readers import reader_of
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress, Tokenizer
@@ -149,12 +148,7 @@ class ClassificationTraining(Recipe[ClassificationRun]):
     def _model_and_tokenizer(self, progress: Progress | None) -> tuple[Any, Tokenizer]:
         kind = self._kind
         if self.initial is not None:
-            loaded, tokenizer = load_model(self.initial)
-            if kind_of(loaded) != kind.pretrained:
-                raise RllabError(
-                    f"{self.initial} has a model of the kind {kind_of(loaded)}, and this classifier begins with one of "
-                    f"the kind {kind.pretrained}; name the run of such a one."
-                )
+            loaded, tokenizer = load_initial(self.initial, kind.pretrained)
             return kind.with_pretrained(self.model, loaded.config), tokenizer
         if self.texts.tokenizer is not None:
             tokenizer = load_tokenizer(self.texts.tokenizer)
@@ -185,7 +179,7 @@ class ClassificationTraining(Recipe[ClassificationRun]):
         model = make_model(self.model_kind, self.model)
         if self.initial is not None and run.checkpoints.latest() is None:
             load_encoder: Any = model.load_encoder
-            load_encoder(load_model(self.initial)[0])
+            load_encoder(load_initial(self.initial, self._kind.pretrained)[0])
         model = model.to(self.device)
         layers = layer_groups(model)
         groups = SlantedConfig(factor=self.fine_tuning.layer_factor).groups(layers)

@@ -11,7 +11,7 @@ from torch import nn
 from envs.errors import RllabError
 from language.data.named import open_texts
 from language.data.records import Unit
-from language.models.folder import check_vocabulary, kind_of, load_model, make_model
+from language.models.folder import check_vocabulary, load_initial, make_model
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress
 from language.training.pretraining_kinds import KINDS, Place, PretrainingKind
@@ -106,11 +106,7 @@ class Pretraining(Recipe[PretrainedRun]):
         """Train the tokenizer, or take that of `corpus.tokenizer` or of `initial`."""
         model = self.model
         if self.initial is not None:
-            loaded, tokenizer = load_model(self.initial)
-            if kind_of(loaded) != self.model_kind:
-                raise RllabError(
-                    f"{self.initial} has a model of the kind {kind_of(loaded)}, not {self.model_kind}; name that kind."
-                )
+            loaded, tokenizer = load_initial(self.initial, self.model_kind)
             model = loaded.config
         elif self.corpus.tokenizer is not None:
             tokenizer = load_tokenizer(self.corpus.tokenizer)
@@ -134,7 +130,7 @@ class Pretraining(Recipe[PretrainedRun]):
         if self.initial is None or run.checkpoints.latest() is not None:
             model = make_model(self.model_kind, self.model).to(self.device)
         else:
-            model = load_model(self.initial, self.device)[0]
+            model = load_initial(self.initial, self.model_kind, self.device)[0]
         groups = None
         if self.layer_factor > 1:
             groups = SlantedConfig(factor=self.layer_factor).groups(layer_groups(model))

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self, cast
 
 from envs.errors import RllabError
 from language.data import read_dictionary, read_parallel, split
-from language.models.folder import check_vocabulary, make_model
+from language.models.folder import check_vocabulary, load_initial, make_model
 from language.tasks.translation import BLEU, TranslationModel, Translator, bleu
 from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.special import SpecialTokens
-from language.tokenizers.tokenizer import Progress, Tokenizer
+from language.tokenizers.tokenizer import Progress
 from language.training.averaging import average_checkpoints
 from language.training.corpus import SHARES
 from language.training.recipe import TOKENIZER_FOLDER, Recipe, tokenizer_of
@@ -121,6 +121,8 @@ class TranslationTraining(Recipe[TranslationRun]):
     """How pairs become batches."""
     average: int = 5
     """How many of the last checkpoints are averaged at the end (Vaswani et al. 2017, section 6.1); 1: none."""
+    initial: str | None = None
+    """A run or a model's folder whose weights, sizes and tokenizer it goes on from, on other pairs."""
 
     def __post_init__(self) -> None:
         if self.average < 1:
@@ -137,21 +139,28 @@ class TranslationTraining(Recipe[TranslationRun]):
         return Translation.goal
 
     def prepare(self, folder: Path, progress: Progress | None) -> Self:
-        """Train a tokenizer of both languages together, or take the given one."""
-        if self.pairs.tokenizer is None:
+        """Train a tokenizer of both languages together, or take that of `pairs.tokenizer` or of `initial`."""
+        model = self.model
+        if self.initial is not None:
+            loaded, tokenizer = load_initial(self.initial, self.model_kind)
+            model = loaded.config
+        elif self.pairs.tokenizer is None:
             texts = (text for pair in self.pairs.parts["training"] for text in pair)
-            size = self.model.vocabulary_size
-            tokenizer: Tokenizer = ByteLevelBPE.train(texts, ByteLevelBPEConfig(size, special=SPECIAL), progress)
+            size = model.vocabulary_size
+            tokenizer = ByteLevelBPE.train(texts, ByteLevelBPEConfig(size, special=SPECIAL), progress)
         else:
             tokenizer = load_tokenizer(self.pairs.tokenizer)
         tokenizer.save(folder / TOKENIZER_FOLDER)
-        return replace(self, model=replace(self.model, vocabulary_size=len(tokenizer)))
+        return replace(self, model=replace(model, vocabulary_size=len(tokenizer)))
 
     def assemble(self, run: Run, quiet: bool) -> SupervisedTraining[Any]:
         """See `Recipe`."""
         tokenizer = tokenizer_of(run.path)
         check_vocabulary(tokenizer, self.model.vocabulary_size)
-        model = make_model(self.model_kind, self.model).to(self.device)
+        if self.initial is None or run.checkpoints.latest() is not None:
+            model = make_model(self.model_kind, self.model).to(self.device)
+        else:
+            model = load_initial(self.initial, self.model_kind, self.device)[0]
         training, validation = (id_pairs(self.pairs.parts[part], tokenizer) for part in ("training", "validation"))
         problem = Translation(training, validation, self.translation, self.training.seed, self.device)
         kept = replace(self.training, keep_checkpoints=max(self.training.keep_checkpoints, self.average))

@@ -92,7 +92,7 @@ def test_what_an_initial_model_excludes_is_said(
     cases = {
         "brings its own sizes": ["awd-lstm", str(texts), "--initial", str(first), "--width", "32"],
         "brings its own tokenizer": ["awd-lstm", str(texts), "--initial", str(first), "--tokenizer", str(first)],
-        "a model of the kind awd-lstm, not gpt": ["gpt", str(texts), "--initial", str(first)],
+        "the kind awd-lstm, and this training begins with one of the kind gpt": ["gpt", str(texts), "--initial", str(first)],
         "layer_factor must be at least 1": ["awd-lstm", str(texts), "--initial", str(first), "--layer-factor", "0.5"],
     }  # fmt: skip
     for said, arguments in cases.items():

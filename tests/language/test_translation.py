@@ -287,6 +287,20 @@ def test_a_run_goes_on_with_more_steps_as_one_that_had_them_from_the_start(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_training_begins_with_another_ones_weights_sizes_and_tokenizer(
+    trained: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "further"
+    training = ["--longest", "40", "--batch-tokens", "200", "--steps", "2", "--learning-rate", "1e-12", "--warmup", "0"]
+    begun = ["--initial", str(trained), "--columns", "2", "1", "--out", str(out), "--quiet", *training]
+    assert command(["train", "transformer", str(pairs_file), *begun]) == 0
+    (first, words), (second, same_words) = load_model(trained), load_model(out)
+    assert first.config == second.config
+    assert words.vocabulary == same_words.vocabulary
+    theirs = first.state_dict()
+    assert all(torch.allclose(theirs[name], tensor, atol=1e-9) for name, tensor in second.state_dict().items())
+
+
 def test_equal_sources_are_on_the_same_side_of_the_split(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"{n % 60}\t{n}\n" for n in range(240)) + "0\t0\n \tnothing\n")
@@ -321,6 +335,8 @@ def test_what_cannot_work_is_one_sentence_with_exit_code_2(
         "No pair falls into": ["train", "transformer", str(tmp_path / "short.tsv"), *SIZE],
         "average must be at least 1": ["train", "transformer", str(pairs_file), *SIZE, "--average", "0"],
         "already holds a run": ["train", "transformer", str(pairs_file), "--out", str(trained), *SIZE],
+        "brings its own sizes": ["train", "transformer", str(pairs_file), "--initial", str(trained), "--width", "32"],
+        "begins with one of the kind lstm": ["train", "lstm-translation", str(pairs_file), "--initial", str(trained)],
         "holds no trained model": ["run", str(tmp_path), "a"],
         "longer than the model's 48 positions": ["run", str(trained), "the film was " * 30],
     }
