@@ -20,7 +20,7 @@ from language.cli.runs import (
     folder_text,
     take_kind,
     train,
-)  # fmt: skip
+)
 from language.models.documents import Form
 from language.models.folder import configuration_class, holds_model
 from language.tasks.classifying import Classifier

@@ -15,7 +15,7 @@ from language.cli.runs import (
     folder_text,
     take_kind,
     train,
-)  # fmt: skip
+)
 from language.data.records import Unit
 from language.decoding import Decodable
 from language.models.folder import load_initial, load_model

@@ -17,7 +17,7 @@ from language.cli.runs import (
     folder_text,
     take_kind,
     train,
-)  # fmt: skip
+)
 from language.models.folder import configuration_class, load_initial, load_model
 from language.models.lstm_translation import LSTMTranslationConfig
 from language.models.transformer import TransformerConfig

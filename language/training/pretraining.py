@@ -11,12 +11,12 @@ from torch import nn
 from envs.errors import RllabError
 from language.data.named import open_texts
 from language.data.records import Unit
-from language.models.folder import check_vocabulary, load_initial, make_model
+from language.models.folder import check_vocabulary, load_initial
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress
 from language.training.pretraining_kinds import KINDS, Place, PretrainingKind
 from language.training.problem import Problem
-from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, tokenizer_of
+from language.training.recipe import TOKENIZER_FOLDER, TOKENS_FOLDER, Recipe, begun_model, tokenizer_of
 from language.training.slanted import SlantedConfig
 from language.training.supervised import SupervisedTraining
 from rllab.runs import Run
@@ -127,10 +127,7 @@ class Pretraining(Recipe[PretrainedRun]):
     def assemble(self, run: Run, quiet: bool) -> SupervisedTraining[Any]:
         """See `Recipe`."""
         problem = self._problem(run.path, "validation")
-        if self.initial is None or run.checkpoints.latest() is not None:
-            model = make_model(self.model_kind, self.model).to(self.device)
-        else:
-            model = load_initial(self.initial, self.model_kind, self.device)[0]
+        model = begun_model(self.model_kind, self.model, self.initial, run, self.device)
         groups = None
         if self.layer_factor > 1:
             groups = SlantedConfig(factor=self.layer_factor).groups(layer_groups(model))

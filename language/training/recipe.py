@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import torch
+from torch import nn
 
 from envs.errors import RllabError
-from language.models.folder import MODEL_FOLDER, configuration_class, save_model
+from language.models.folder import MODEL_FOLDER, configuration_class, load_initial, make_model, save_model
 from language.tokenizers.files import load_tokenizer
 from language.tokenizers.tokenizer import Progress, Tokenizer
 from language.training.supervised import DivergedError, SupervisedTraining
@@ -177,6 +178,13 @@ def _kept_best(training: SupervisedTraining[Any], run: Run) -> str:
         training.model.load_state_dict(training.best_weights)
         save_model(run.path / MODEL_FOLDER, training.model, tokenizer_of(run.path))
     return f" {run.path} keeps the model of the best evaluation, from which another training can begin."
+
+
+def begun_model(kind: str, config: Any, initial: str | None, run: Run, device: str) -> nn.Module:
+    """The model of `initial`; of a new training without one, or one whose checkpoint is read next, random weights."""
+    if initial is None or run.checkpoints.latest() is not None:
+        return make_model(kind, config).to(device)
+    return load_initial(initial, kind, device)[0]
 
 
 def _clear(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast
 
 from envs.errors import RllabError
 from language.data import read_dictionary, read_parallel, split
-from language.models.folder import check_vocabulary, load_initial, make_model
+from language.models.folder import check_vocabulary, load_initial
 from language.tasks.translation import BLEU, TranslationModel, Translator, bleu
 from language.tokenizers.byte_bpe import ByteLevelBPE, ByteLevelBPEConfig
 from language.tokenizers.files import load_tokenizer
@@ -16,7 +16,7 @@ from language.tokenizers.special import SpecialTokens
 from language.tokenizers.tokenizer import Progress
 from language.training.averaging import average_checkpoints
 from language.training.corpus import SHARES
-from language.training.recipe import TOKENIZER_FOLDER, Recipe, tokenizer_of
+from language.training.recipe import TOKENIZER_FOLDER, Recipe, begun_model, tokenizer_of
 from language.training.supervised import SupervisedTraining
 from language.training.translation import Translation, TranslationConfig, id_pairs
 from rllab.runs import Run
@@ -157,10 +157,7 @@ class TranslationTraining(Recipe[TranslationRun]):
         """See `Recipe`."""
         tokenizer = tokenizer_of(run.path)
         check_vocabulary(tokenizer, self.model.vocabulary_size)
-        if self.initial is None or run.checkpoints.latest() is not None:
-            model = make_model(self.model_kind, self.model).to(self.device)
-        else:
-            model = load_initial(self.initial, self.model_kind, self.device)[0]
+        model = begun_model(self.model_kind, self.model, self.initial, run, self.device)
         training, validation = (id_pairs(self.pairs.parts[part], tokenizer) for part in ("training", "validation"))
         problem = Translation(training, validation, self.translation, self.training.seed, self.device)
         kept = replace(self.training, keep_checkpoints=max(self.training.keep_checkpoints, self.average))
